@@ -1,0 +1,1 @@
+//! Lock and wakers around the scheduler: hands out permits.

@@ -1,0 +1,1 @@
+//! Response-cache store and single-flight. Filled in by the cache issue.

@@ -1,0 +1,1 @@
+//! Settings: the YAML file, the environment, the flags.

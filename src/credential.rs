@@ -1,0 +1,1 @@
+//! API keys and the admin token: format, digest, constant-time comparison.

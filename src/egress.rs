@@ -1,0 +1,1 @@
+//! Where an upstream may be: the egress rules on URLs and addresses.

@@ -1,0 +1,1 @@
+//! Lock-free buckets around the quota sums: hands out reservations.

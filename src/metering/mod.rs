@@ -1,0 +1,1 @@
+//! The ledger: every request's use, counted once.

@@ -1,0 +1,1 @@
+//! Tokens to money: integer pico-dollars, rounding stated.

@@ -1,0 +1,1 @@
+//! Hierarchical start-time fair queueing in token units.

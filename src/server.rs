@@ -1,0 +1,1 @@
+//! The roof: builds the floors bottom-up and takes them down again.

@@ -1,0 +1,1 @@
+//! Inference servers: resolution, health, in-flight counts, choice.
