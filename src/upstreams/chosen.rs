@@ -1,0 +1,194 @@
+//! A chosen endpoint: an in-flight mark that is given back when it is dropped, and what the request needs to get there.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::EndpointId;
+use super::endpoint::{Endpoint, Member};
+use super::pool::Pool;
+
+/// Why a connection was not made. Nothing of the request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// Nobody listens.
+    Refused,
+    /// No answer within the connect timeout.
+    TimedOut,
+    /// No route, or the network is down.
+    Unreachable,
+    /// The TLS handshake failed.
+    Tls,
+    /// Anything else.
+    Other,
+}
+
+/// What became of an attempt. Several may be told of one: a head, then the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was never sent.
+    ConnectFailed(ConnectFailure),
+    /// The head of an answer came. 500 and above count as failures, 429 does not.
+    HeadReceived {
+        /// Its status.
+        status: u16,
+        /// Since the request was sent.
+        latency: Duration,
+    },
+    /// The connection broke before the answer's end.
+    DiedMidway,
+    /// The answer's head or next piece did not come in time.
+    TimedOut,
+    /// The answer is complete.
+    Done {
+        /// Since the request was sent.
+        latency: Duration,
+        /// As reported or counted; `None` where tokens mean nothing.
+        output_tokens: Option<u64>,
+    },
+}
+
+impl Outcome {
+    /// What is shown as an endpoint's last error.
+    fn words(self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::ConnectFailed(ConnectFailure::Refused) => "connection refused".into(),
+            Self::ConnectFailed(ConnectFailure::TimedOut) => "connect timed out".into(),
+            Self::ConnectFailed(ConnectFailure::Unreachable) => "network unreachable".into(),
+            Self::ConnectFailed(ConnectFailure::Tls) => "TLS handshake failed".into(),
+            Self::ConnectFailed(ConnectFailure::Other) => "connect failed".into(),
+            Self::HeadReceived { status, .. } if status >= 500 => format!("answered {status}").into(),
+            Self::DiedMidway => "connection broke before the answer's end".into(),
+            Self::TimedOut => "answer timed out".into(),
+            Self::HeadReceived { .. } | Self::Done { .. } => return None,
+        })
+    }
+}
+
+/// An endpoint's address, chosen for one attempt. Dropping it gives the in-flight mark back.
+pub struct Chosen {
+    pool: Arc<Pool>,
+    member: Arc<Member>,
+}
+
+impl Chosen {
+    /// Takes the marks. `None` when the endpoint's cap was reached meanwhile.
+    pub(super) fn take(pool: &Arc<Pool>, member: &Arc<Member>) -> Option<Self> {
+        let endpoint = &member.endpoint;
+        match endpoint.plan.cap {
+            Some(cap) => {
+                let room = |in_flight: u32| (in_flight < cap).then_some(in_flight + 1);
+                endpoint.in_flight.try_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+            }
+            None => {
+                endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        member.backend.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        pool.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Self {
+            pool: Arc::clone(pool),
+            member: Arc::clone(member),
+        })
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.member.endpoint
+    }
+
+    /// For the next choice's `tried`.
+    #[must_use]
+    pub fn id(&self) -> EndpointId {
+        self.member.backend.id
+    }
+
+    /// The address to connect to, checked by the egress rules; no other may be used.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.member.backend.addr
+    }
+
+    /// Whether to speak TLS.
+    #[must_use]
+    pub fn https(&self) -> bool {
+        self.member.endpoint.https()
+    }
+
+    /// Whether to speak HTTP/2.
+    #[must_use]
+    pub fn http2(&self) -> bool {
+        self.member.endpoint.plan.http2
+    }
+
+    /// The name to ask for and to verify, where TLS is spoken.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.https().then(|| self.member.endpoint.server_name())
+    }
+
+    /// The `Host` header (`:authority`).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.member.endpoint.host
+    }
+
+    /// The path to ask for: the endpoint's base path, then the route's own path such as `/v1/chat/completions`. Never made
+    /// of anything the client sent.
+    #[must_use]
+    pub fn path_for<'a>(&self, route_path: &'a str) -> Cow<'a, str> {
+        match self.member.endpoint.prefix.as_str() {
+            "" => Cow::Borrowed(route_path),
+            prefix => Cow::Owned(format!("{prefix}{route_path}")),
+        }
+    }
+
+    /// The secret to present, without scheme.
+    #[must_use]
+    pub fn credential(&self) -> Option<&str> {
+        self.member.endpoint.secret().map(AsRef::as_ref)
+    }
+
+    /// How long connecting may take.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.member.endpoint.plan.connect_ms))
+    }
+
+    /// Connections may be shared among equal ones only: name, credential and trusted certificates go into it.
+    #[must_use]
+    pub fn group_key(&self) -> u64 {
+        self.member.endpoint.group_key()
+    }
+
+    /// Host and port for people, logs and the ledger.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.member.endpoint.label
+    }
+
+    /// Tells what became of the attempt.
+    pub fn outcome(&self, outcome: Outcome) {
+        self.pool.outcome(&self.member, outcome, outcome.words(), Instant::now());
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.member.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.member.backend.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pool.gave_back(&self.member);
+    }
+}
+
+impl fmt::Debug for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chosen")
+            .field("label", &self.label())
+            .field("addr", &self.addr())
+            .finish_non_exhaustive()
+    }
+}
