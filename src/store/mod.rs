@@ -14,7 +14,7 @@
 //! | file | does |
 //! |---|---|
 //! | `open` | looks before it touches; `lock`, `schema` and `migrations/` |
-//! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health |
+//! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health; `checkpoint` |
 //! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
 //! | `rows` | catalog ↔ tables; `columns`, `words`, `noun/` one file per noun; `vault` seals |
 //! | `readers` | the threads that answer queries |
@@ -29,6 +29,7 @@
 mod attempt;
 mod audit;
 mod change;
+mod checkpoint;
 mod columns;
 mod idempotency;
 mod lock;
@@ -114,7 +115,7 @@ fn system_clock() -> UnixMs {
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Why a store cannot be opened. Each is a sentence for the operator; nothing has been changed on disk.
+/// Why a store cannot be opened. Each is a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
@@ -125,7 +126,7 @@ pub enum OpenError {
         /// Who has it, as the lock file says.
         pid: String,
     },
-    /// Not a database, not ours, or damaged.
+    /// Not a database, not ours, or damaged. Nothing of it has been touched.
     #[error("the store {} is damaged or is no obleth store: {detail}", path.display())]
     Corrupt {
         /// The database.
@@ -133,7 +134,7 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
-    /// Written by a later version of the program.
+    /// Written by a later version of the program. Nothing of it has been touched.
     #[error("the store {} has schema {found}, and this program knows schemas up to {known}: use the newer program", path.display())]
     Newer {
         /// The database.
@@ -209,6 +210,7 @@ impl Store {
         let (jobs, queue) = sync_channel(writer::QUEUE);
         let writer = Writer {
             connection: opened.writer,
+            checkpoints: opened.checkpoints,
             vault: Arc::clone(&vault),
             clock: options.clock,
             shared: Arc::clone(&shared),

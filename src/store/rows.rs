@@ -8,7 +8,7 @@ use super::writer::Fault;
 use crate::catalog::{ApiKey, Catalog, Conflict, DEFAULT_GROUP, Difference, Group, McpServer, Model, Table, Tenant};
 use crate::units::UnixMs;
 
-/// The tables that the catalog and the writer stand on.
+/// The tables that the catalog and the writer stand on, all of them there since the first schema.
 pub(super) const TABLES: [&str; 7] = [
     "state",
     Group::TABLE,

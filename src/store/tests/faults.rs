@@ -114,6 +114,21 @@ async fn a_full_disk_refuses_whole_changes_until_there_is_room() {
     assert_eq!(scratch.store.verify_audit().await, Ok(Chain::Intact { rows: made + 1 }));
 }
 
+#[tokio::test]
+async fn the_write_ahead_log_is_brought_home_while_the_store_is_open() {
+    let scratch = Scratch::new();
+    for round in 0..40 {
+        let large = Tenant {
+            description: "x".repeat(400_000),
+            ..tenant(&format!("tenant {round}"))
+        };
+        edit(&scratch.store, |catalog| catalog.put_tenant(large).unwrap()).await;
+    }
+    let length = |suffix| sibling(&scratch.options.path, suffix).metadata().unwrap().len();
+    assert!(length("-wal") < 8 << 20, "{} bytes of 16 MB are in the log", length("-wal"));
+    assert!(length("") > 8 << 20, "{} bytes of 16 MB are at home", length(""));
+}
+
 /// After a failed `fsync` nobody knows what is on disk; a later one that succeeds says nothing about it.
 #[tokio::test]
 async fn a_failed_sync_ends_writing_until_the_store_is_opened_anew() {
