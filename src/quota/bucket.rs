@@ -21,9 +21,12 @@ pub const MINUTE_NS: u64 = 60_000_000_000;
 /// The largest limit per minute that is told from a larger one.
 pub const LIMIT_MAX: u64 = 1 << 40;
 
-/// Where the axis of a bucket starts. Far from zero: after a limit was lowered, refunds counted under the higher one may
-/// move a mark to before its start.
-pub const START: u64 = 1 << 61;
+/// The mark of a bucket that nothing was ever taken from.
+pub const FULL: u64 = 0;
+
+/// Where the axis of a bucket starts. Far from zero: what a ledger remembers lies before it, and after a limit was
+/// lowered, refunds counted under the higher one may move a mark to before it.
+const START: u64 = 1 << 61;
 
 // Ten years at the largest limit do not run off the axis.
 const _: () = assert!(LIMIT_MAX < (u64::MAX - START) / (10 * 366 * 24 * 60));
@@ -65,7 +68,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A bucket of `limit` per minute (1 to [`LIMIT_MAX`]; more counts as that). Its first mark is [`START`]: full.
+    /// A bucket of `limit` per minute (1 to [`LIMIT_MAX`]; more counts as that). Its first mark is [`FULL`].
     #[must_use]
     pub fn new(limit: NonZeroU64, now: Moment) -> Self {
         Self {
@@ -95,8 +98,7 @@ impl Rate {
     #[must_use]
     pub fn reached(&self, now: Moment) -> u64 {
         let elapsed = now.0.saturating_sub(self.since.0);
-        let flowed = u128::from(elapsed) * u128::from(self.limit) / u128::from(MINUTE_NS);
-        self.base.saturating_add(saturated(flowed))
+        self.base.saturating_add(self.flowed(elapsed))
     }
 
     /// Takes `amount` (at most the limit; more never passes) and returns the new mark.
@@ -116,9 +118,15 @@ impl Rate {
     /// Charges what was used beyond a reservation. Never refused: the bucket goes into debt, at most by its own size.
     #[must_use]
     pub fn charge(&self, mark: u64, amount: u64, now: Moment) -> u64 {
-        let reached = self.reached(now);
-        let bound = reached.saturating_add(2 * self.limit);
-        mark.max(reached).saturating_add(amount).min(bound).max(mark)
+        self.charged(mark, amount, self.reached(now))
+    }
+
+    /// [`charge`](Self::charge) for what was used some time ago, before this process began: what has flowed in since is
+    /// there again. Charges come in the order of time.
+    #[must_use]
+    pub fn charge_past(&self, mark: u64, amount: u64, ago: Duration, now: Moment) -> u64 {
+        let since = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+        self.charged(mark, amount, self.reached(now).saturating_sub(self.flowed(since)))
     }
 
     /// What to give back when this rate takes over from `before`, so that a lowered limit leaves the same *part* of the
@@ -142,6 +150,16 @@ impl Rate {
             remaining: self.limit.saturating_sub(mark.saturating_sub(self.reached(now))),
             reset: self.until(mark, now),
         }
+    }
+
+    /// Whole tokens that flow in within so many nanoseconds.
+    fn flowed(&self, elapsed_ns: u64) -> u64 {
+        saturated(u128::from(elapsed_ns) * u128::from(self.limit) / u128::from(MINUTE_NS))
+    }
+
+    fn charged(&self, mark: u64, amount: u64, reached: u64) -> u64 {
+        let bound = reached.saturating_add(2 * self.limit);
+        mark.max(reached).saturating_add(amount).min(bound).max(mark)
     }
 
     /// How long until refilling reaches `target`.

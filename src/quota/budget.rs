@@ -71,8 +71,8 @@ pub struct Exhausted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Held(Sum);
 
-/// The counters of one tenant or key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The counters of one tenant or key; at first, nothing was ever spent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Spent {
     day: Counter,
     month: Counter,
@@ -88,23 +88,12 @@ struct Counter {
 }
 
 impl Spent {
-    /// Nothing spent, as of `wall`.
-    #[must_use]
-    pub fn new(wall: UnixMs) -> Self {
-        Self {
-            day: Counter::new(Period::Day, wall),
-            month: Counter::new(Period::Month, wall),
-            lifetime: Sum::default(),
-            held: Sum::default(),
-        }
-    }
-
-    /// Holds `estimate` for a request. Its input must fit; of its guessed output as much is held as is left, so that a
-    /// guess alone refuses nobody. A request that costs nothing is not refused for want of money.
+    /// What a request of `estimate` would hold. Its input must fit; of its guessed output as much is held as is left, so
+    /// that a guess alone refuses nobody. A request that costs nothing is not refused for want of money.
     ///
     /// # Errors
     /// [`Exhausted`].
-    pub fn hold(&mut self, cap: &Cap, input_tokens: u64, estimate: Sum, wall: UnixMs) -> Result<Held, Exhausted> {
+    pub fn check(&mut self, cap: &Cap, input_tokens: u64, estimate: Sum, wall: UnixMs) -> Result<Held, Exhausted> {
         self.roll(wall);
         let spent = self.of(cap.period);
         let mut held = estimate;
@@ -122,8 +111,17 @@ impl Spent {
             }
             held.cost = PicoUsd(held.cost.0.min(left));
         }
-        self.held.add(held);
         Ok(Held(held))
+    }
+
+    /// Holds what [`check`](Self::check) says, until it is [released](Self::release).
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn hold(&mut self, cap: &Cap, input_tokens: u64, estimate: Sum, wall: UnixMs) -> Result<Held, Exhausted> {
+        let held = self.check(cap, input_tokens, estimate, wall)?;
+        self.held.add(held.0);
+        Ok(held)
     }
 
     /// Gives back what a request held.
@@ -181,6 +179,17 @@ impl Spent {
         };
         Exhausted {
             reset_after: ends.map(|ends| Duration::from_millis(u64::try_from(ends.0.saturating_sub(wall.0)).unwrap_or(0))),
+        }
+    }
+}
+
+/// A period that is over: the first request starts one.
+impl Default for Counter {
+    fn default() -> Self {
+        Self {
+            starts: UnixMs(i64::MIN),
+            ends: UnixMs(i64::MIN),
+            sum: Sum::default(),
         }
     }
 }

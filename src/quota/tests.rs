@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::bucket::{LIMIT_MAX, MINUTE_NS, START};
+use super::bucket::{FULL, LIMIT_MAX, MINUTE_NS};
 use super::estimate::{ExceedsQuota, MeanOutput, output_tokens, reservation};
 use super::*;
 use crate::units::{PicoUsd, UnixMs};
@@ -17,7 +17,7 @@ fn rate(limit: u64) -> Rate {
 fn a_bucket_holds_exactly_one_minute_of_an_odd_limit() {
     for limit in [1, 3, 7, 59, 61, 1_000_003, LIMIT_MAX] {
         let rate = rate(limit);
-        let mark = rate.take(START, limit, Moment(5)).unwrap();
+        let mark = rate.take(FULL, limit, Moment(5)).unwrap();
         assert_eq!(rate.window(mark, Moment(5)).remaining, 0);
         let Wait(wait) = rate.take(mark, 1, Moment(5)).unwrap_err();
         assert!(wait <= Duration::from_nanos(MINUTE_NS.div_ceil(limit)));
@@ -30,7 +30,7 @@ fn a_bucket_holds_exactly_one_minute_of_an_odd_limit() {
 #[test]
 fn the_bucket_is_full_again_when_it_says_so_and_not_before() {
     let rate = rate(7);
-    let mark = rate.take(START, 5, Moment(1)).unwrap();
+    let mark = rate.take(FULL, 5, Moment(1)).unwrap();
     let reset = u64::try_from(rate.window(mark, Moment(1)).reset.as_nanos()).unwrap();
     assert_eq!(rate.window(mark, Moment(1 + reset)).remaining, 7);
     assert_eq!(rate.window(mark, Moment(reset)).remaining, 6);
@@ -39,7 +39,7 @@ fn the_bucket_is_full_again_when_it_says_so_and_not_before() {
 #[test]
 fn debt_is_at_most_one_bucket() {
     let rate = rate(100);
-    let mark = rate.charge(START, 1_000_000, Moment(0));
+    let mark = rate.charge(FULL, 1_000_000, Moment(0));
     assert_eq!(rate.window(mark, Moment(0)).remaining, 0);
     assert_eq!(rate.window(mark, Moment(0)).reset, Duration::from_secs(120));
     assert_eq!(rate.take(mark, 100, Moment(0)), Err(Wait(Duration::from_secs(120))));
@@ -50,7 +50,7 @@ fn debt_is_at_most_one_bucket() {
 fn a_raised_limit_gives_room_at_once_and_a_lowered_one_keeps_the_part_spent() {
     let low = rate(100);
     let now = Moment(MINUTE_NS);
-    let mark = low.take(START, 100, now).unwrap();
+    let mark = low.take(FULL, 100, now).unwrap();
     let high = low.changed(NonZeroU64::new(1_000).unwrap(), now);
     assert_eq!(high.forgiven(&low, mark, now), 0);
     assert_eq!(high.window(mark, now).remaining, 900);
@@ -123,7 +123,7 @@ const fn daily(tokens: u64) -> Cap {
 #[test]
 fn a_budget_holds_what_is_left_and_refuses_when_nothing_is() {
     let noon = at("2026-11-24T12:00:00Z");
-    let mut spent = Spent::new(noon);
+    let mut spent = Spent::default();
     let cap = daily(100);
     let held = spent.hold(&cap, 10, tokens(266), noon).unwrap();
     assert_eq!(spent.held(), tokens(100), "the guess is cut to what is left");
@@ -141,7 +141,7 @@ fn a_budget_holds_what_is_left_and_refuses_when_nothing_is() {
 #[test]
 fn a_free_request_passes_a_money_budget_that_is_used_up() {
     let now = at("2026-11-24T12:00:00Z");
-    let mut spent = Spent::new(now);
+    let mut spent = Spent::default();
     let cap = Cap {
         period: Period::Lifetime,
         cost: Some(PicoUsd(5)),
@@ -160,7 +160,7 @@ fn a_free_request_passes_a_money_budget_that_is_used_up() {
 fn a_request_belongs_to_the_day_it_began_in_and_a_clock_set_back_moves_no_window() {
     let evening = at("2026-11-24T23:59:00Z");
     let morning = at("2026-11-25T00:01:00Z");
-    let mut spent = Spent::new(evening);
+    let mut spent = Spent::default();
     let held = spent.hold(&daily(100), 1, tokens(100), evening).unwrap();
     assert_eq!(spent.spent(Period::Day, morning), tokens(0));
     spent.release(held);
@@ -175,6 +175,19 @@ fn a_request_belongs_to_the_day_it_began_in_and_a_clock_set_back_moves_no_window
     );
 }
 
+#[test]
+fn a_remembered_charge_has_been_refilled_since() {
+    let rate = rate(60);
+    let now = Moment(0);
+    let mark = rate.charge_past(FULL, 60, Duration::from_secs(90), now);
+    let mark = rate.charge_past(mark, 60, Duration::from_secs(30), now);
+    assert_eq!(
+        rate.window(mark, now).remaining,
+        30,
+        "the first minute is forgotten, of the second half is there again"
+    );
+}
+
 proptest! {
     /// Invariant: never more than the bucket and its refill, in any stretch of time, refunds and waits included.
     #[test]
@@ -183,7 +196,7 @@ proptest! {
         steps in prop::collection::vec((0u64..20_000_000_000, 0u64..2_500, any::<bool>()), 1..60),
     ) {
         let rate = rate(limit);
-        let (mut mark, mut now) = (START, Moment(0));
+        let (mut mark, mut now) = (FULL, Moment(0));
         // (when, taken as positive, given back as negative)
         let mut log: Vec<(Moment, i128)> = Vec::new();
         let mut held: Vec<u64> = Vec::new();
@@ -213,7 +226,7 @@ proptest! {
         limit in 1u64..1_000_000, spent in 0u64..1_000_000, amount in 0u64..1_000_000, at in 0u64..MINUTE_NS * 3, later in 0u64..MINUTE_NS * 3,
     ) {
         let rate = rate(limit);
-        let mark = rate.take(START, spent.min(limit), Moment(at)).unwrap();
+        let mark = rate.take(FULL, spent.min(limit), Moment(at)).unwrap();
         if let Ok(taken) = rate.take(mark, amount.min(limit), Moment(at)) {
             let now = Moment(at + later);
             prop_assert_eq!(rate.window(taken - amount.min(limit), now), rate.window(mark, now));
@@ -226,7 +239,7 @@ proptest! {
     ) {
         let rate = rate(limit);
         let amount = amount.min(limit);
-        let mark = rate.charge(START, spent, Moment(at));
+        let mark = rate.charge(FULL, spent, Moment(at));
         if let Err(Wait(wait)) = rate.take(mark, amount, Moment(at)) {
             let wait = u64::try_from(wait.as_nanos()).unwrap();
             prop_assert!(wait > 0);
@@ -241,7 +254,7 @@ proptest! {
     ) {
         let now = Moment(at);
         let old = rate(before);
-        let mark = old.charge(START, spent, now);
+        let mark = old.charge(FULL, spent, now);
         let new = old.changed(NonZeroU64::new(after).unwrap(), now);
         prop_assert_eq!(new.reached(now), old.reached(now));
         let mark = mark - new.forgiven(&old, mark, now);
@@ -255,7 +268,7 @@ proptest! {
     #[test]
     fn held_and_spent_stay_within_the_budget(limit in 1u64..500, steps in prop::collection::vec((1u64..200, any::<bool>()), 1..80)) {
         let now = UnixMs(0);
-        let mut spent = Spent::new(now);
+        let mut spent = Spent::default();
         let mut running = Vec::new();
         for (amount, settle) in steps {
             if settle && let Some((held, used)) = running.pop() {
