@@ -100,9 +100,10 @@ pub(super) struct Edits {
 ///
 /// # Errors
 /// [`BodyFault`]: 415 if `content_type` does not fit the route; else 400. Not UTF-8, not JSON, not an object, nested more
-/// than 64 levels deep, over 1024 members at the top: `invalid_json`. A top-level key twice, however it is escaped: `duplicate_key`. No model:
-/// `missing_model`. `stream` not a boolean, `n` or `best_of` not a count (what cannot be read cannot be metered), a
-/// model's name over 512 bytes: `invalid_value`. Multipart that two readers could read in two ways: `invalid_multipart`.
+/// than 64 levels deep, over 1024 members at the top: `invalid_json`. A top-level key twice, however it is escaped:
+/// `duplicate_key`. No model: `missing_model`. `stream` not a boolean, `n` or `best_of` not a count (what cannot be read
+/// cannot be metered), a model's name over 512 bytes: `invalid_value`. Multipart that two readers could read in two ways:
+/// `invalid_multipart`.
 pub fn read(route: Route, content_type: Option<&str>, body: &Bytes) -> Result<Parsed, BodyFault> {
     let multipart = content_type.is_some_and(|kind| {
         kind.trim_ascii_start()
