@@ -69,4 +69,6 @@ uuid_id! {
     McpServerId;
     /// One request, minted by the gateway; the primary key of the ledger.
     RequestId;
+    /// A row of the audit log.
+    AuditId;
 }
