@@ -61,6 +61,9 @@ pub struct Listening {
 /// [`StartError`], before anything is served.
 #[expect(clippy::needless_pass_by_value, reason = "a stub")]
 pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), StartError> {
-    ready(Listening { data: settings.listen, management: settings.admin_listen });
+    ready(Listening {
+        data: settings.listen,
+        management: settings.admin_listen,
+    });
     Ok(())
 }

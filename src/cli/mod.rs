@@ -3,8 +3,12 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
 
 mod completions;
+mod log;
+mod secrets;
+mod serve;
 mod signal;
 mod sim_upstream;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -20,6 +24,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Serve(serve::Flags),
     SimUpstream(sim_upstream::Flags),
     Completions(completions::Flags),
 }
@@ -35,6 +40,7 @@ const EX_CONFIG: u8 = 78;
 #[must_use]
 pub fn run() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::Serve(flags) => serve::run(flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),
     };

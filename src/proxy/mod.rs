@@ -15,6 +15,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body_bytes: 64 << 20, body_timeout: Duration::from_secs(60), write_timeout: Duration::from_secs(30) }
+        Self {
+            max_body_bytes: 64 << 20,
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+        }
     }
 }
