@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
 
 mod completions;
+mod demo;
 mod log;
 mod secrets;
 mod serve;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Serve(serve::Flags),
+    Demo(demo::Flags),
     SimUpstream(sim_upstream::Flags),
     Completions(completions::Flags),
 }
@@ -41,6 +43,7 @@ const EX_CONFIG: u8 = 78;
 pub fn run() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Serve(flags) => serve::run(flags),
+        Verb::Demo(flags) => demo::run(&flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),
     };
