@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 pub(super) struct Ask {
     pub(super) model: Option<String>,
     pub(super) stream: Option<bool>,
-    pub(super) n: Option<u64>,
+    n: Option<u64>,
     pub(super) stream_options: Option<StreamOptions>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
@@ -58,6 +58,11 @@ impl Ask {
             &self.documents,
         ];
         texts.iter().map(|text| text.bytes).sum::<u64>().div_ceil(4).max(1)
+    }
+
+    /// `n` answers to each prompt.
+    pub(super) fn choices(&self) -> u64 {
+        self.n.unwrap_or(1).max(1).saturating_mul(self.prompt.items.max(1))
     }
 
     /// How many tokens each choice gets: what the request asks the simulation for, else the server's `default`; never more
@@ -207,6 +212,18 @@ mod tests {
             (r#"{"input":[[1,2],[3]]}"#, 2),
         ] {
             assert_eq!(ask(body).input.items, items, "{body}");
+        }
+    }
+
+    #[test]
+    fn every_prompt_gets_n_choices() {
+        for (body, choices) in [
+            ("{}", 1),
+            (r#"{"n":3,"messages":[{},{}]}"#, 3),
+            (r#"{"prompt":["a","b"],"n":2}"#, 4),
+            (r#"{"prompt":[1,2]}"#, 1),
+        ] {
+            assert_eq!(ask(body).choices(), choices, "{body}");
         }
     }
 

@@ -170,7 +170,7 @@ fn order(server: &Server, headers: &HeaderMap, path: &'static str, route: Route,
         .and_then(|value| value.to_str().ok())
         .filter(|id| id.len() <= ID_LENGTH_MAX);
     let many = matches!(route, Route::Generate(Dialect::Chat | Dialect::Completions));
-    let choices = if many { ask.n.unwrap_or(1).max(1) } else { 1 };
+    let choices = if many { ask.choices() } else { 1 };
     let tokens = if matches!(route, Route::Generate(_)) {
         ask.output_tokens(server.output_tokens)
     } else {
