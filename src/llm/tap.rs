@@ -90,8 +90,8 @@ impl Tap {
     /// What must be sent before an event of the gateway's own, when the answer breaks off here: an end to the event that
     /// the client has part of, if it has. What is held of an unfinished event is dropped, as the client would drop it.
     #[must_use]
-    pub fn cut(self) -> &'static [u8] {
-        match self.form {
+    pub fn cut(&self) -> &'static [u8] {
+        match &self.form {
             Form::Events(events) if events.is_mid_event() => b"\n\n",
             Form::Events(_) | Form::Json(_) | Form::Unread => b"",
         }
