@@ -267,8 +267,40 @@ impl Store {
         E: Send + 'static,
         F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
     {
+        self.change_with(author, None, edit).await
+    }
+
+    /// As [`change`](Self::change), and remembers in the same transaction that the configuration file `document` was
+    /// applied. The document is the file as the program understood it, without any secret in clear.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed, and the file applied before is still remembered.
+    pub async fn apply_file<T, E, F>(&self, author: Author, document: String, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
+        self.change_with(author, Some(document), edit).await
+    }
+
+    /// The configuration file last applied: one side of the next three-way merge.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn applied_file(&self) -> Result<Option<String>, ReadError> {
+        self.read(READ, rows::applied_file).await
+    }
+
+    async fn change_with<T, E, F>(&self, author: Author, file: Option<String>, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.submit(attempt::job(author, edit, reply)).map_err(ChangeError::Unavailable)?;
+        let job = attempt::job(author, file, edit, reply);
+        self.submit(job).map_err(ChangeError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ChangeError::Unavailable(CLOSING.to_owned())))
     }
 
@@ -343,5 +375,8 @@ fn join(thread: JoinHandle<()>) {
         let _ = thread.join();
     }
 }
+
+/// How long a query of the management API may take.
+const READ: Duration = Duration::from_secs(5);
 
 const CLOSING: &str = "the store is closing";

@@ -82,6 +82,25 @@ async fn capacity_is_kept_across_a_reopening() {
 }
 
 #[tokio::test]
+async fn the_file_last_applied_is_remembered_with_the_change_that_applied_it() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.store.applied_file().await, Ok(None));
+    let slots = |count| {
+        move |catalog: &mut Catalog, _| {
+            catalog.set_max_in_flight(count);
+            if count < 5 { Ok(Change::new(())) } else { Err("too many") }
+        }
+    };
+    scratch.store.apply_file(author(), "one".to_owned(), slots(1)).await.unwrap();
+    scratch.store.apply_file(author(), "same".to_owned(), slots(1)).await.unwrap();
+    scratch.store.apply_file(author(), "bad".to_owned(), slots(9)).await.unwrap_err();
+    edit(&scratch.store, |catalog| catalog.set_max_in_flight(2)).await;
+    let scratch = scratch.reopened();
+    assert_eq!(scratch.store.applied_file().await, Ok(Some("same".to_owned())));
+    assert_eq!((scratch.store.catalog().max_in_flight(), scratch.store.catalog().version()), (2, 2));
+}
+
+#[tokio::test]
 async fn a_refused_edit_leaves_nothing_behind() {
     let scratch = Scratch::new();
     let change = scratch.store.change(author(), |catalog, _| {
