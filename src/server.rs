@@ -10,7 +10,7 @@ mod management;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -20,7 +20,8 @@ use crate::admission::{self, Admission};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
 use crate::egress;
-use crate::proxy::{Active, Budget, Gateway, Limits};
+use crate::limits::{self, Limits};
+use crate::proxy::{Active, Bounds, Budget, Gateway};
 use crate::store::{self, Store};
 use crate::upstreams::{self, Upstreams};
 
@@ -50,7 +51,7 @@ pub struct Settings {
     /// Bounds of the queue.
     pub scheduler: admission::Settings,
     /// Bounds of a request.
-    pub limits: Limits,
+    pub bounds: Bounds,
     /// Bytes of request bodies held in memory at once.
     pub max_buffered_bytes: u64,
     /// How far the gateway may reach.
@@ -146,6 +147,7 @@ pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), Star
 struct Floors {
     live: Arc<Live>,
     admission: Arc<Admission>,
+    limits: Arc<Limits>,
     upstreams: Arc<Upstreams>,
     active: Arc<Active>,
     hasher: KeyHasher,
@@ -160,10 +162,15 @@ impl Floors {
             own_listeners: own_listeners.to_vec(),
             ..upstreams::Settings::default()
         });
+        let limits = Limits::new(limits::Settings { epoch: Instant::now() });
         let mut live = Live::new(Arc::new(catalog));
         live.subscribe({
             let admission = Arc::clone(&admission);
             move |catalog| admission.apply(catalog)
+        });
+        live.subscribe({
+            let limits = Arc::clone(&limits);
+            move |catalog| limits.apply(catalog)
         });
         live.subscribe({
             let upstreams = Arc::clone(&upstreams);
@@ -173,6 +180,7 @@ impl Floors {
         Ok(Self {
             live: Arc::new(live),
             admission,
+            limits,
             upstreams,
             active: Arc::default(),
             hasher: KeyHasher::new(settings.key_pepper.as_deref().map(str::as_bytes)),
@@ -187,7 +195,8 @@ impl Floors {
             upstreams: Arc::clone(&self.upstreams),
             active: Arc::clone(&self.active),
             budget: Budget::new(settings.max_buffered_bytes),
-            limits: settings.limits,
+            limits: Arc::clone(&self.limits),
+            bounds: settings.bounds,
         }
     }
 }

@@ -55,13 +55,13 @@ pub(super) struct Flags {
     #[arg(long, env = "OBLETH_SCHEDULER_QUEUE_TIMEOUT_MS", value_name = "MS", default_value_t = millis(admission::Settings::default().queue_timeout))]
     queue_timeout_ms: u64,
     /// The largest request body
-    #[arg(long, env = "OBLETH_LIMITS_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = proxy::Limits::default().max_body_bytes)]
+    #[arg(long, env = "OBLETH_LIMITS_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = proxy::Bounds::default().max_body_bytes)]
     max_body_bytes: u64,
     /// Bytes of request bodies held at once
     #[arg(long, env = "OBLETH_LIMITS_MAX_BUFFERED_BYTES", value_name = "BYTES", default_value_t = MAX_BUFFERED_BYTES)]
     max_buffered_bytes: u64,
     /// The longest a request body may take to arrive
-    #[arg(long, env = "OBLETH_LIMITS_BODY_TIMEOUT_MS", value_name = "MS", default_value_t = millis(proxy::Limits::default().body_timeout))]
+    #[arg(long, env = "OBLETH_LIMITS_BODY_TIMEOUT_MS", value_name = "MS", default_value_t = millis(proxy::Bounds::default().body_timeout))]
     body_timeout_ms: u64,
     /// Where upstreams may be
     #[arg(long, env = "OBLETH_EGRESS_POLICY", value_name = "POLICY", value_enum, default_value_t = Egress::Lan)]
@@ -124,10 +124,10 @@ fn settings(flags: Flags, secrets: Secrets) -> Settings {
             max_queued_bytes: flags.max_queued_bytes,
             queue_timeout: Duration::from_millis(flags.queue_timeout_ms),
         },
-        limits: proxy::Limits {
+        bounds: proxy::Bounds {
             max_body_bytes: flags.max_body_bytes,
             body_timeout: Duration::from_millis(flags.body_timeout_ms),
-            ..proxy::Limits::default()
+            ..proxy::Bounds::default()
         },
         max_buffered_bytes: flags.max_buffered_bytes,
         egress: match flags.egress {

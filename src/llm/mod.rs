@@ -13,6 +13,7 @@ mod events;
 mod fault;
 mod json;
 mod multipart;
+mod output;
 mod request;
 mod rewrite;
 mod route;

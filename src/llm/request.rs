@@ -11,11 +11,12 @@ use super::{BodyFault, Route, Span, multipart};
 pub(super) const MODEL_NAME_MAX: usize = 512;
 
 /// Fields by which a client would meddle with an engine's scheduler, cache or parallel peers. Dropped from requests.
-const SCHEDULER_FIELDS: [&str; 11] = [
+const SCHEDULER_FIELDS: [&str; 12] = [
     "priority",               // vLLM (lower is sooner), SGLang (higher is sooner)
     "request_id",             // vLLM: names another request's state
     "rid",                    // SGLang: the same
     "kv_transfer_params",     // vLLM: where to fetch and send the KV cache
+    "ec_transfer_params",     // vLLM: the same for the encoder's cache
     "cache_salt",             // vLLM, SGLang: whose prefix cache is seen
     "session_params",         // SGLang: continues another request's state
     "data_parallel_rank",     // SGLang: which replica
@@ -27,6 +28,12 @@ const SCHEDULER_FIELDS: [&str; 11] = [
 
 /// The same, by how they begin: SGLang's disaggregation (`bootstrap_host`, …), vLLM's routing (`routed_dp_rank`, …).
 const SCHEDULER_PREFIXES: [&str; 2] = ["bootstrap_", "routed_"];
+
+/// vLLM's bag of further arguments, into which it also puts what came as fields: one in there is the same as one outside.
+const ARGUMENT_BAG: &str = "vllm_xargs";
+
+/// The most members of the outermost object. Their keys are kept and compared; no API has a tenth as many.
+const MEMBERS_MAX: usize = 1024;
 
 /// A request understood. The places in it are those of the very bytes that were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +100,10 @@ pub(super) struct Edits {
 ///
 /// # Errors
 /// [`BodyFault`]: 415 if `content_type` does not fit the route; else 400. Not UTF-8, not JSON, not an object, nested more
-/// than 64 levels deep: `invalid_json`. A top-level key twice, however it is escaped: `duplicate_key`. No model:
-/// `missing_model`. `stream` not a boolean, `n` or `best_of` not a count (what cannot be read cannot be metered), a
-/// model's name over 512 bytes: `invalid_value`. Multipart that two readers could read in two ways: `invalid_multipart`.
+/// than 64 levels deep, over 1024 members at the top: `invalid_json`. A top-level key twice, however it is escaped:
+/// `duplicate_key`. No model: `missing_model`. `stream` not a boolean, `n` or `best_of` not a count (what cannot be read
+/// cannot be metered), a model's name over 512 bytes: `invalid_value`. Multipart that two readers could read in two ways:
+/// `invalid_multipart`.
 pub fn read(route: Route, content_type: Option<&str>, body: &Bytes) -> Result<Parsed, BodyFault> {
     let multipart = content_type.is_some_and(|kind| {
         kind.trim_ascii_start()
@@ -146,7 +154,10 @@ impl<'a> Collector<'a> {
             let name = decode(body, &key).ok_or_else(|| BodyFault::invalid_json(key.start, "a key that is no text"))?;
             let value = reader.value(1, weigh(&name))?;
             let mut end = value.end;
-            if is_scheduler_field(&name) {
+            if keys.len() == MEMBERS_MAX {
+                return Err(BodyFault::invalid_json(key.start, "too many members"));
+            }
+            if is_scheduler_field(&name) || name == ARGUMENT_BAG && holds_scheduler_field(body, &value) {
                 if !kept && reader.peek() == Some(b',') {
                     end = reader.place() + 1;
                 }
@@ -281,19 +292,34 @@ fn prompts(body: &[u8], value: &Span) -> u64 {
 /// Where the values of a member lie in an object that has been checked. A nested key twice is the engine's to judge.
 fn member(body: &[u8], object: &Span, name: &str) -> Vec<Span> {
     let mut found = Vec::new();
+    each_member(body, object, |key, value| {
+        if key == name {
+            found.push(value);
+        }
+    });
+    found
+}
+
+fn holds_scheduler_field(body: &[u8], object: &Span) -> bool {
+    let mut holds = false;
+    each_member(body, object, |key, _| holds |= is_scheduler_field(key));
+    holds
+}
+
+/// Calls with each key and value of what has been checked, if that is an object.
+fn each_member(body: &[u8], object: &Span, mut call: impl FnMut(&str, Span)) {
     let mut reader = Reader::new(body, object.start);
     if reader.expect(b'{').is_err() {
-        return found;
+        return;
     }
     let mut first = true;
     while let Ok(Some(key)) = reader.key(first) {
         first = false;
-        let Ok(value) = reader.value(1, Weigh::Nothing) else { break };
-        if decode(body, &key).is_some_and(|key| key == name) {
-            found.push(value);
+        let Ok(value) = reader.value(1, Weigh::Nothing) else { return };
+        if let Some(key) = decode(body, &key) {
+            call(&key, value);
         }
     }
-    found
 }
 
 /// Notes how to set `stream_options.include_usage`. Options that are neither an object nor null are left to the engine,

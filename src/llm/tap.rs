@@ -17,32 +17,16 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::events::{self, Events};
+use super::output::{self, after_colon};
 use super::scan::{Place, Scan};
 use super::usage::{Count, Meta, Report};
 use super::{Dialect, Route, Usage};
 
 /// The most choices whose continuous reports are told apart.
 const CHOICES_MAX: usize = 256;
-/// The longest text that is taken for one token, in bytes; a longer one holds several, of four bytes each. Servers send one
-/// token per event, or several when they decode speculatively or are told to.
-const TOKEN_MAX: usize = 16;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
-static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta\""));
-static TEXT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"text\""));
-
-/// Members of a delta that are no output: names of things, and blobs.
-const NO_OUTPUT: [&[u8]; 8] = [
-    b"role",
-    b"type",
-    b"id",
-    b"stop_reason",
-    b"stop_sequence",
-    b"signature",
-    b"data",
-    b"call_id",
-];
 
 /// Follows one answer.
 #[derive(Debug)]
@@ -67,7 +51,7 @@ impl Tap {
         let mut meter = Meter {
             dialect: route.dialect(),
             inside: inside(route),
-            output: output_finder(route),
+            output: output::key(route),
             take_out: injected_usage,
             usage: None,
             by_choice: Vec::new(),
@@ -106,8 +90,8 @@ impl Tap {
     /// What must be sent before an event of the gateway's own, when the answer breaks off here: an end to the event that
     /// the client has part of, if it has. What is held of an unfinished event is dropped, as the client would drop it.
     #[must_use]
-    pub fn cut(self) -> &'static [u8] {
-        match self.form {
+    pub fn cut(&self) -> &'static [u8] {
+        match &self.form {
             Form::Events(events) if events.is_mid_event() => b"\n\n",
             Form::Events(_) | Form::Json(_) | Form::Unread => b"",
         }
@@ -162,21 +146,6 @@ const fn inside(route: Route) -> &'static [u8] {
     }
 }
 
-/// The key that holds the output in a route's events.
-fn output_finder(route: Route) -> Option<&'static Finder<'static>> {
-    match route {
-        Route::Completions => Some(&TEXT),
-        Route::ChatCompletions | Route::Responses | Route::Messages | Route::AudioTranscriptions | Route::AudioTranslations => Some(&DELTA),
-        Route::Embeddings
-        | Route::Rerank
-        | Route::Moderations
-        | Route::ImagesGenerations
-        | Route::ImagesEdits
-        | Route::AudioSpeech
-        | Route::CountTokens => None,
-    }
-}
-
 /// Adds up what the pieces tell.
 #[derive(Debug)]
 struct Meter {
@@ -228,7 +197,7 @@ struct Nested<'a> {
 
 impl events::Reader for Meter {
     fn event(&mut self, event: &[u8]) -> ControlFlow<()> {
-        let output = self.output.map_or(0, |key| output_tokens(key, event));
+        let output = self.output.map_or(0, |key| output::tokens(key, event));
         self.since += output;
         let told = USAGE
             .find(event)
@@ -329,78 +298,6 @@ impl Meter {
 /// Whether null follows a key.
 fn is_null(after_key: &[u8]) -> bool {
     after_colon(after_key).is_some_and(|value| value.starts_with(b"null"))
-}
-
-/// What follows a key's colon.
-fn after_colon(after_key: &[u8]) -> Option<&[u8]> {
-    Some(after_key.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
-}
-
-/// Estimates the tokens of output in an event.
-fn output_tokens(key: &Finder<'_>, event: &[u8]) -> u64 {
-    let mut tokens = 0;
-    let mut rest = event;
-    while let Some(at) = key.find(rest) {
-        rest = rest.get(at + key.needle().len()..).unwrap_or_default();
-        let Some(value) = after_colon(rest) else { continue };
-        let length;
-        (length, rest) = match value.first() {
-            Some(b'"') => string(value),
-            Some(b'{') => strings(value),
-            Some(_) | None => (0, value),
-        };
-        tokens += match length {
-            0 => 0,
-            1..=TOKEN_MAX => 1,
-            more => more as u64 / 4,
-        };
-    }
-    tokens
-}
-
-/// The length of a string as it is written, and what follows it.
-fn string(quoted: &[u8]) -> (usize, &[u8]) {
-    let mut at = 1;
-    loop {
-        let rest = quoted.get(at..).unwrap_or_default();
-        match memchr::memchr2(b'"', b'\\', rest) {
-            Some(stop) if rest.get(stop) == Some(&b'\\') => at += stop + 2,
-            Some(stop) => return (at + stop - 1, rest.get(stop + 1..).unwrap_or_default()),
-            None => return (quoted.len().saturating_sub(1), b""),
-        }
-    }
-}
-
-/// The length of all strings in an object that are output, and what follows the object.
-fn strings(object: &[u8]) -> (usize, &[u8]) {
-    let mut length = 0;
-    let mut depth = 0_u32;
-    let mut counts = true;
-    let mut rest = object;
-    while let Some((byte, after)) = rest.split_first() {
-        match byte {
-            b'"' => {
-                let (inner, after) = string(rest);
-                if after.first() == Some(&b':') || after.trim_ascii_start().first() == Some(&b':') {
-                    counts = !NO_OUTPUT.contains(&rest.get(1..=inner).unwrap_or_default());
-                } else if counts {
-                    length += inner;
-                }
-                rest = after;
-                continue;
-            }
-            b'{' => depth += 1,
-            b'}' => {
-                depth -= 1;
-                if depth == 0 {
-                    return (length, after);
-                }
-            }
-            _ => {}
-        }
-        rest = after;
-    }
-    (length, b"")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::replay::Home;
 use super::rescue::Fault;
 use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
+use crate::limits::RateView;
 use crate::llm::{Dialect, Parsed, Route, Tap};
 use crate::upstreams::{EndpointId, Hint};
 
@@ -29,6 +30,8 @@ pub struct RequestCtx {
     pub(super) route: Option<Route>,
     /// Who asks, once authenticated.
     pub(super) principal: Option<Principal>,
+    /// What the limits of the key and its tenant showed after this request.
+    pub(super) rates: Option<RateView>,
     /// What is asked, once understood.
     pub(super) work: Option<Box<Work>>,
     /// The client's session while the replay stands in its place.
@@ -102,6 +105,7 @@ impl RequestCtx {
             dialect: Dialect::Openai,
             route: None,
             principal: None,
+            rates: None,
             work: None,
             home: None,
             fault: None,

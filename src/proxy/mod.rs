@@ -11,6 +11,7 @@ mod ctx;
 mod destination;
 mod lease;
 mod phase;
+mod rates;
 mod replay;
 mod rescue;
 
@@ -32,11 +33,12 @@ use rescue::Fault;
 use crate::admission::Admission;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
+use crate::limits::Limits;
 use crate::upstreams::Upstreams;
 
 /// The bounds of what a client can hold open.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Bounds {
     /// The largest request body, in bytes.
     pub max_body_bytes: u64,
     /// The longest a body may take to arrive.
@@ -45,7 +47,7 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for Bounds {
     fn default() -> Self {
         Self {
             max_body_bytes: 64 << 20,
@@ -63,6 +65,8 @@ pub struct Gateway {
     pub hasher: KeyHasher,
     /// Fair-share slots.
     pub admission: Arc<Admission>,
+    /// What tenants and keys may spend.
+    pub limits: Arc<Limits>,
     /// Inference servers.
     pub upstreams: Arc<Upstreams>,
     /// Requests that run.
@@ -70,7 +74,7 @@ pub struct Gateway {
     /// Bytes of bodies in memory.
     pub budget: Arc<Budget>,
     /// Bounds per request.
-    pub limits: Limits,
+    pub bounds: Bounds,
 }
 
 #[async_trait]
@@ -141,7 +145,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut RequestCtx) {
-        phase::logging::run(session, ctx);
+        phase::logging::run(self, session, ctx);
     }
 
     /// The request's own line in the log says how it ended; Pingora's would repeat it with the client's address.

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::header::{HeaderValue, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 
+use super::rates;
+use crate::limits::Scope;
 use crate::llm::{self, BodyFault, Dialect};
 
 /// Why a request did not get its answer. Carries what the client may know and nothing else.
@@ -41,6 +43,20 @@ pub(super) enum Fault {
     ModelNotAllowed(String),
     /// No such model, or it is switched off.
     ModelNotFound(String),
+    /// Requests or tokens of this minute are used up.
+    RateLimited {
+        /// The least time after which the same request passes.
+        retry_after: Duration,
+        /// Which limit, in words fit for the client.
+        scope: Scope,
+    },
+    /// The input alone is larger than a whole minute's quota.
+    ExceedsQuota,
+    /// A budget is used up.
+    BudgetUsedUp {
+        /// Until the budget's period ends; `None` is for ever.
+        reset_after: Option<Duration>,
+    },
     /// Too many requests wait already.
     QueueFull {
         /// When a place is likely to be free.
@@ -91,6 +107,7 @@ impl Fault {
             Self::BodyTooLarge(_) => 413,
             Self::Body(fault) if fault.is_unsupported_media_type() => 415,
             Self::Body(_) => 400,
+            Self::RateLimited { .. } | Self::ExceedsQuota | Self::BudgetUsedUp { .. } => 429,
             Self::HeadTooLarge => 431,
             Self::ClientGone => 499,
             Self::Internal => 500,
@@ -118,6 +135,9 @@ impl Fault {
             Self::BuffersFull | Self::QueueFull { .. } => "queue_full",
             Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::ModelNotFound(_) => "model_not_found",
+            Self::RateLimited { .. } => "rate_limit_exceeded",
+            Self::ExceedsQuota => "request_exceeds_quota",
+            Self::BudgetUsedUp { .. } => "insufficient_quota",
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::ShuttingDown => "shutting_down",
             Self::NoHealthyUpstream(_) => "no_healthy_upstream",
@@ -141,6 +161,8 @@ impl Fault {
             | Self::UpstreamUnreachable
             | Self::UpstreamError(_)
             | Self::UpstreamInterrupted => "service_unavailable_error",
+            Self::RateLimited { .. } | Self::ExceedsQuota => "rate_limit_error",
+            Self::BudgetUsedUp { .. } => "insufficient_quota",
             Self::UpstreamTimeout => "timeout_error",
             Self::Internal => "server_error",
             Self::BadRequest(_)
@@ -174,6 +196,11 @@ impl Fault {
             Self::BuffersFull => "The gateway's request buffers are full; try again shortly.".to_owned(),
             Self::ModelNotAllowed(model) => format!("This API key may not use the model \"{model}\"."),
             Self::ModelNotFound(model) => format!("The model \"{model}\" does not exist."),
+            Self::RateLimited { retry_after, scope } => {
+                format!("The {scope} limit is reached. Try again in {}.", rates::in_words(*retry_after))
+            }
+            Self::ExceedsQuota => "The input alone is larger than the tokens-per-minute limit; it can never pass.".to_owned(),
+            Self::BudgetUsedUp { .. } => "The budget for this period is used up.".to_owned(),
             Self::QueueFull { .. } => "Too many requests are waiting; try again later.".to_owned(),
             Self::QueueTimeout { .. } => "The request waited too long for a free slot.".to_owned(),
             Self::ShuttingDown => "The gateway is shutting down; try again.".to_owned(),
@@ -188,7 +215,10 @@ impl Fault {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { retry_after } | Self::QueueTimeout { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after, .. } | Self::QueueFull { retry_after } | Self::QueueTimeout { retry_after } => {
+                Some(*retry_after)
+            }
+            Self::BudgetUsedUp { reset_after } => *reset_after,
             Self::ShuttingDown | Self::BuffersFull => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -226,15 +256,17 @@ impl Fault {
         match self {
             Self::InvalidKey => head.insert_header(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))?,
             Self::MethodNotAllowed(allow) => head.insert_header(http::header::ALLOW, HeaderValue::from_static(allow))?,
+            // The official clients repeat a 429 by themselves unless they are told not to.
+            Self::ExceedsQuota | Self::BudgetUsedUp { .. } => head.insert_header("x-should-retry", HeaderValue::from_static("false"))?,
             _ => {}
         }
         if let Some(wait) = self.retry_after() {
             // Rounded up: a client that comes back when told must not be early.
-            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
             head.insert_header(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)))?;
             head.insert_header(
                 "retry-after-ms",
-                HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                HeaderValue::from(u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)),
             )?;
         }
         Ok(head)

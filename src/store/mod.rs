@@ -22,8 +22,8 @@
 //! # The seam for the ledger
 //!
 //! `ledger.rs` and `usage.rs` will be files of this room, with tables from their own migration, and need two things that
-//! are private to it: [`Store::write`] runs a closure in a savepoint of the writer's next transaction and answers once that
-//! is durable; [`Store::read`] runs one on a reader under a deadline. A ledger that feeds the writer from a thread of its own
+//! are private to it: `Store::write` runs a closure in a savepoint of the writer's next transaction and answers once that
+//! is durable; `Store::read` runs one on a reader under a deadline. A ledger that feeds the writer from a thread of its own
 //! waits with `blocking_recv`. Rows of both kinds share commits; a failed batch leaves the other jobs alone.
 
 mod attempt;

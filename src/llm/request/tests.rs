@@ -107,6 +107,13 @@ fn nesting_is_bounded_at_64() {
 }
 
 #[test]
+fn members_are_bounded() {
+    let members = |count: usize| (1..count).fold(r#"{"model":"m""#.to_owned(), |body, at| body + &format!(r#","{at}":0"#)) + "}";
+    assert!(parse(Route::ChatCompletions, &members(MEMBERS_MAX)).is_ok());
+    refused(members(MEMBERS_MAX + 1).as_bytes(), "invalid_json", None);
+}
+
+#[test]
 fn a_model_must_be_named() {
     for body in [
         "{}",

@@ -128,6 +128,11 @@ fn scheduler_fields_go_with_one_comma_each() {
         r#"{"model":"up"}"#,
     );
     chat(
+        r#"{"model":"up","vllm_xargs":{"x":1,"kv_transfer_param\u0073":"y"}}"#,
+        r#"{"model":"up"}"#,
+    );
+    chat(r#"{"model":"up","vllm_xargs":{"x":1}}"#, r#"{"model":"up","vllm_xargs":{"x":1}}"#);
+    chat(
         r#"{"model":"up","metadata":{"priority":1}}"#,
         r#"{"model":"up","metadata":{"priority":1}}"#,
     );

@@ -1,5 +1,7 @@
 //! Streams and bodies as servers send them, cut at every byte and with every line end: the same usage, the same bytes.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// What a tap made of an answer.
@@ -379,4 +381,71 @@ fn only_an_injected_stream_may_shorten() {
     assert!(Tap::new(Route::ChatCompletions, true, true).may_shorten());
     assert!(!Tap::new(Route::ChatCompletions, true, false).may_shorten());
     assert!(!Tap::new(Route::ChatCompletions, false, true).may_shorten());
+}
+
+/// Pieces of streams, good and bad, with every mixture of line ends.
+fn any_stream() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "\n",
+        "\r",
+        "\r\n",
+        "\n\n",
+        ":",
+        ": c",
+        "data:",
+        "data: ",
+        "event: x",
+        "{",
+        "}",
+        "[]",
+        "\"usage\":",
+        "\"choices\":[],",
+        "\"delta\":",
+        "{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}",
+        "{\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}",
+        "[DONE]",
+        "é",
+        "\u{feff}",
+    ]);
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+fn cut<'a>(stream: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut places: Vec<usize> = cuts
+        .iter()
+        .map(|cut| cut.index(stream.len() + 1))
+        .chain([0, stream.len()])
+        .collect();
+    places.sort_unstable();
+    places.windows(2).map(|place| &stream[place[0]..place[1]]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_stream_is_the_same_however_it_is_cut(
+        stream in any_stream(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        injected in any::<bool>(),
+    ) {
+        let whole = run(Route::ChatCompletions, true, injected, &[&stream]);
+        let pieces = run(Route::ChatCompletions, true, injected, &cut(&stream, &cuts));
+        prop_assert_eq!(&whole, &pieces);
+        if !injected {
+            prop_assert_eq!(&whole.client, &stream, "nothing is taken out unasked");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        answer in prop::collection::vec(any::<u8>(), 0..300),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        event_stream in any::<bool>(),
+    ) {
+        for route in Route::ALL {
+            let made = run(*route, event_stream, false, &cut(&answer, &cuts));
+            prop_assert_eq!(&made.client, &answer);
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::super::rescue::Fault;
 use super::super::{body, replay};
 use super::request_filter::expects_continue;
 use super::response_filter::sign;
+use crate::llm::Tap;
 
 pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
     if let Some(home) = &ctx.home {
@@ -69,14 +70,13 @@ async fn end_stream(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) 
         .as_ref()
         .is_some_and(|work| work.answer.event_stream && !work.answer.complete);
     if open {
-        let held = ctx
+        let end_of_the_last = ctx
             .work
-            .as_mut()
-            .and_then(|work| work.answer.tap.as_mut())
-            .map(|tap| tap.feed(Bytes::new(), true))
-            .unwrap_or_default();
+            .as_ref()
+            .and_then(|work| work.answer.tap.as_ref())
+            .map_or(&b""[..], Tap::cut);
         let event = fault.event(ctx.dialect, ctx.shown_id());
-        let last = [held, event].concat();
+        let last = [end_of_the_last, &event].concat();
         // If it cannot be written, the client is gone or will see the connection close.
         let _ = session.as_mut().write_response_body(Bytes::from(last), true).await;
     }

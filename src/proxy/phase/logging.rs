@@ -7,12 +7,14 @@ use fail::fail_point;
 use pingora_proxy::Session;
 use tracing::debug;
 
+use super::super::Gateway;
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::replay;
+use crate::quota::estimate;
 use crate::upstreams::Outcome;
 
-pub(in crate::proxy) fn run(session: &mut Session, ctx: &mut RequestCtx) {
+pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) {
     if let Some(home) = ctx.home.take() {
         replay::unwrap(session.as_mut(), &home);
     }
@@ -35,10 +37,16 @@ pub(in crate::proxy) fn run(session: &mut Session, ctx: &mut RequestCtx) {
                 output_tokens: Some(spent.output),
             });
         }
-        work.lease.settle(spent);
-    } else {
-        work.lease.release();
     }
+    if spent.answered
+        && work.answer.complete
+        && let Some(principal) = &ctx.principal
+    {
+        gateway
+            .limits
+            .learn_output(&principal.tenant.id, &work.model.id, spent.output / work.parsed.choices.max(1));
+    }
+    work.lease.settle(spent);
     debug!(
         request_id = %ctx.id,
         tenant = ctx.principal.as_ref().map_or("", |principal| &principal.tenant.name),
@@ -57,21 +65,23 @@ pub(in crate::proxy) fn run(session: &mut Session, ctx: &mut RequestCtx) {
 
 /// What the request used: as reported, else as counted.
 fn spent(work: &Work) -> Spent {
-    let estimate = work.parsed.text_bytes.div_ceil(4);
+    let estimate = estimate::input_tokens(work.parsed.text_bytes);
     let Some(tap) = &work.answer.tap else {
         // No answer, or an error: whether the endpoint read the prompt is not known, and it produced nothing.
         return Spent {
             input: if work.answer.status.is_some() { 0 } else { estimate },
-            output: 0,
+            ..Spent::default()
         };
     };
     let usage = tap.usage();
     Spent {
         input: usage.as_ref().and_then(|usage| usage.total_input()).unwrap_or(estimate),
+        cached_input: usage.as_ref().and_then(|usage| usage.cached_input()).unwrap_or(0),
         output: usage
             .as_ref()
             .and_then(|usage| usage.output())
             .unwrap_or_else(|| tap.output_tokens_so_far()),
+        answered: true,
     }
 }
 

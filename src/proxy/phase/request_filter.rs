@@ -10,19 +10,22 @@ use pingora::Result;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
-use super::super::body::{self, Bounds};
+use super::super::body;
 use super::super::budget::Hold;
 use super::super::clockwork::Deadlines;
 use super::super::ctx::{Answer, RequestCtx, Work};
 use super::super::destination::{self, Destination};
-use super::super::lease::Lease;
+use super::super::lease::{Lease, Spent};
 use super::super::replay::Home;
 use super::super::rescue::Fault;
 use super::super::{Gateway, replay};
 use super::fail_to_proxy;
 use crate::admission::{Ask, Refusal};
 use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant, TenantStatus};
+use crate::limits::{self, Exceeded};
 use crate::llm::{self, Dialect, Extras, Route};
+use crate::quota::estimate;
+use crate::units::UnixMs;
 
 /// Header by which a client shortens its wait.
 const PATIENCE: &str = "x-obleth-max-queue-ms";
@@ -67,6 +70,9 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
     ctx.route = Some(route);
     let (work, body) = what(gateway, &catalog, principal, route, session).await?;
     let work = ctx.work.insert(work);
+    let spent = spend(gateway, principal, work);
+    ctx.rates = gateway.limits.view(principal, gateway.limits.now());
+    spent?;
     when(gateway, session, principal, work).await?;
     fail_point!("proxy::request_filter");
     ctx.home = Some(forward(session, work, body));
@@ -78,22 +84,20 @@ fn who(gateway: &Gateway, catalog: &Catalog, headers: &HeaderMap) -> Result<Prin
     let secret = presented(headers)?;
     let digest = gateway.hasher.digest(secret).ok_or(Fault::InvalidKey)?;
     let principal = catalog.principal(&digest).ok_or(Fault::InvalidKey)?;
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    let now = wall_now();
     let ApiKey {
         disabled,
         expires_at,
         retired,
         ..
     } = &*principal.key;
-    if retired.as_ref().is_some_and(|old| old.digest == digest && old.until.0 <= now_ms) {
+    if retired.as_ref().is_some_and(|old| old.digest == digest && old.until <= now) {
         return Err(Fault::InvalidKey);
     }
     if *disabled {
         return Err(Fault::KeyDisabled);
     }
-    if expires_at.is_some_and(|at| at.0 <= now_ms) {
+    if expires_at.is_some_and(|at| at <= now) {
         return Err(Fault::KeyExpired);
     }
     if principal.tenant.status == TenantStatus::Suspended {
@@ -127,9 +131,9 @@ async fn what(
     route: Route,
     session: &mut Session,
 ) -> Result<(Box<Work>, (Bytes, Hold)), Fault> {
-    let bounds = Bounds {
-        bytes: gateway.limits.max_body_bytes,
-        time: gateway.limits.body_timeout,
+    let bounds = body::Bounds {
+        bytes: gateway.bounds.max_body_bytes,
+        time: gateway.bounds.body_timeout,
     };
     let (bytes, hold) = body::read(session.as_mut(), bounds, &gateway.budget).await?;
     let content_type = session.req_header().headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -174,6 +178,43 @@ fn serves(model: &Model, route: Route) -> bool {
     }
 }
 
+/// May it spend: requests, tokens and budget of the key and of its tenant, all or nothing, before it may queue.
+fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
+    let input = estimate::input_tokens(work.parsed.text_bytes);
+    let learned = gateway
+        .limits
+        .learned_output(&principal.tenant.id, &work.model.id)
+        .saturating_mul(work.parsed.choices);
+    let prices = work.model.prices;
+    let expected = Spent {
+        input,
+        cached_input: 0,
+        output: estimate::output_tokens(work.parsed.max_tokens, learned),
+        answered: true,
+    };
+    let ask = limits::Ask {
+        input_tokens: input,
+        max_tokens: work.parsed.max_tokens,
+        learned_output: learned,
+        cost_estimate: expected.cost(&prices).total(),
+    };
+    let reserved = gateway.limits.reserve(principal, &ask, gateway.limits.now(), wall_now());
+    let reservation = reserved.map_err(|exceeded| match exceeded {
+        Exceeded::Rate { retry_after, scope, .. } => Fault::RateLimited { retry_after, scope },
+        Exceeded::TooLarge => Fault::ExceedsQuota,
+        Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
+        // Deleted between authentication and this step.
+        Exceeded::Gone => Fault::InvalidKey,
+    })?;
+    work.lease.reserve(reservation, input, prices);
+    Ok(())
+}
+
+fn wall_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
 /// When: a slot by fair share, unless the client leaves or its patience ends.
 async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
     let patience = session
@@ -186,7 +227,7 @@ async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, w
         tenant: principal.tenant.id,
         key: principal.key.id,
         model: work.model.id,
-        input_tokens: work.parsed.text_bytes.div_ceil(4),
+        input_tokens: estimate::input_tokens(work.parsed.text_bytes),
         max_tokens: work.parsed.max_tokens,
         body_bytes: work.body_len as u64,
         patience,

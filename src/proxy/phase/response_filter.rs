@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::super::ctx::RequestCtx;
+use super::super::rates;
 use super::super::rescue::Fault;
 use crate::llm::Tap;
 use crate::upstreams::Outcome;
@@ -106,5 +107,6 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
 /// The headers of every answer on the data plane.
 pub(in crate::proxy) fn sign(head: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
     head.insert_header("x-request-id", ctx.shown_id.clone())?;
-    head.insert_header("x-obleth-request-id", ctx.own_id.clone())
+    head.insert_header("x-obleth-request-id", ctx.own_id.clone())?;
+    ctx.rates.as_ref().map_or(Ok(()), |view| rates::write(head, view))
 }

@@ -42,7 +42,7 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
     work.answer.attempts = work.answer.attempts.saturating_add(1);
     work.answer.attempt_at = Some(Instant::now());
     work.answer.tried.push(chosen.id());
-    work.lease.dispatch(chosen);
+    work.lease.place(chosen);
     fail_point!("proxy::upstream_peer");
     Ok(Box::new(peer))
 }

@@ -22,8 +22,8 @@ const PASSED_ON: [HeaderName; 6] = [
 
 const OURSELVES: &str = concat!("obleth/", env!("CARGO_PKG_VERSION"));
 
-pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
-    let (Some(work), Some(route)) = (&ctx.work, ctx.route) else {
+pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &mut RequestCtx) -> Result<()> {
+    let (Some(work), Some(route)) = (&mut ctx.work, ctx.route) else {
         return Err(Error::new(ErrorType::InternalError));
     };
     let Some(chosen) = work.lease.chosen() else {
@@ -50,6 +50,7 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &R
             ours.insert_header(AUTHORIZATION, format!("Bearer {secret}"))?;
         }
     }
+    work.lease.dispatch();
     *head = ours;
     Ok(())
 }

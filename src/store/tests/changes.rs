@@ -102,15 +102,68 @@ async fn a_panicking_edit_is_an_error_and_not_the_writers_end() {
     });
     assert_eq!(change.await.unwrap_err(), ChangeError::Panicked);
     let panics = write(&scratch.store, |connection| -> rusqlite::Result<()> {
-        connection.execute("UPDATE state SET max_in_flight = 1", [])?;
-        panic!("a writer's bug");
+        connection.execute(HALF_A_GROUP, [])?;
+        panic!("a job's bug");
     });
     assert!(panics.await.is_err());
     scratch.create("acme").await.unwrap();
     let catalog = scratch.reopened().store.catalog();
     assert!(catalog.tenant_named("acme").is_some());
     assert!(catalog.groups().get("half").is_none());
-    assert_eq!(catalog.max_in_flight(), 64);
+}
+
+/// What a job writes before it fails.
+const HALF_A_GROUP: &str = "INSERT INTO groups VALUES ('half', 1, 'api', '[]', 1, 0, 0)";
+
+#[tokio::test]
+async fn a_job_that_fails_leaves_the_others_of_its_batch_alone() {
+    let scratch = Scratch::new();
+    let busy = occupy(&scratch.store).await;
+    let fails = write(&scratch.store, |connection| {
+        connection.execute(HALF_A_GROUP, [])?;
+        connection.execute("UPDATE tenants SET name = NULL", [])
+    });
+    let (before, failed, after, ()) = tokio::join!(scratch.create("before"), fails, scratch.create("after"), async { drop(busy) });
+    before.unwrap();
+    failed.unwrap_err();
+    after.unwrap();
+    let catalog = scratch.reopened().store.catalog();
+    assert_eq!((catalog.tenants().len(), catalog.groups().len()), (2, 1));
+}
+
+/// A key without its tenant passes until the transaction ends: foreign keys are checked at commit.
+#[tokio::test]
+async fn a_batch_that_cannot_be_committed_has_not_happened_for_any_of_its_jobs() {
+    let scratch = Scratch::new();
+    scratch.create("long ago").await.unwrap();
+    let busy = occupy(&scratch.store).await;
+    let orphan = write(&scratch.store, |connection| {
+        connection.execute(
+            "INSERT INTO keys (id, tenant_id, name, description, prefix, digest, disabled, tokens_per_minute, requests_per_minute,
+             budget_period, managed_by, overridden, version, created_at, updated_at)
+             VALUES (zeroblob(16), zeroblob(16), '', '', '', zeroblob(32), 0, 0, 0, 'month', 'api', '[]', 1, 0, 0)",
+            [],
+        )
+    });
+    let (first, orphan, second, same, ()) = tokio::join!(
+        scratch.create("first"),
+        orphan,
+        create(&scratch.store, repeatable("a", 1), "second"),
+        scratch.create("first"),
+        async { drop(busy) }
+    );
+    orphan.unwrap_err();
+    for lost in [first, second, same] {
+        let lost = lost.unwrap_err();
+        assert!(matches!(lost, ChangeError::Unavailable(_)), "{lost:?}");
+    }
+    scratch.store.writable().unwrap_err();
+    assert_eq!(scratch.store.catalog().tenants().len(), 1);
+    create(&scratch.store, repeatable("a", 1), "second").await.unwrap();
+    assert_eq!(scratch.store.writable(), Ok(()));
+    let scratch = scratch.reopened();
+    assert_eq!(scratch.store.catalog().tenants().len(), 2);
+    assert_eq!(scratch.store.verify_audit().await, Ok(Chain::Intact { rows: 2 }));
 }
 
 #[tokio::test]
