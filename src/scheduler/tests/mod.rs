@@ -1,6 +1,8 @@
 //! The scheduler against its specification: the naive twin, the invariants, the simulations.
 
 mod basics;
+mod invariants;
+mod twin;
 
 use std::sync::Arc;
 use std::time::Duration;
