@@ -4,7 +4,7 @@ mod audit;
 mod conditions;
 mod door;
 mod fairshare;
-mod harness;
+pub(in crate::admin) mod harness;
 mod keys;
 mod mcp_servers;
 mod models;
