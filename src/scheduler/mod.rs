@@ -331,9 +331,9 @@ impl Scheduler {
         Ok(Entered::Queued(self.tickets.handle(ix)))
     }
 
-    /// Takes a waiter out of the queue. Returns whether it waited; a waiter that runs or is gone is left alone.
-    pub fn cancel(&mut self, ticket: Handle<TicketIx>, now: Moment) -> bool {
-        self.advance(now);
+    /// Takes a waiter out of the queue. Returns whether it waited; a waiter that runs or is gone is left alone. Lets no time
+    /// pass, so who gives up at its deadline hears no event.
+    pub fn cancel(&mut self, ticket: Handle<TicketIx>) -> bool {
         match self.tickets.find(ticket) {
             Some(ix) if self.tickets[ix].state == State::Queued => {
                 self.withdraw(ix);
@@ -418,6 +418,12 @@ impl Scheduler {
     /// What has happened to waiters since the last call, oldest first. To be drained after every call.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Whether anything has happened.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Requests running.

@@ -3,7 +3,8 @@
 //! # Promises
 //!
 //! - A change is one transaction: objects, audit rows, the catalog's version and the answer kept for repetitions. It is
-//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened.
+//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened. (After an
+//!   `fsync` that failed only a new start knows; until then nothing more is written.)
 //! - What is on disk is what is in force: the writer publishes what it has committed, in the order of the commits.
 //! - The audit log is only ever added to, and shows what was done around it ([`Store::verify_audit`]).
 //! - An upstream's secret is on disk only sealed; a client's secret not at all.
@@ -304,7 +305,7 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(ChangeError::Unavailable(CLOSING.to_owned())))
     }
 
-    /// Whether the last write went through; what `GET /health` asks. After a failure the writer tries by itself every
+    /// Whether the last write went through and was taken over by the engines; what `GET /health` asks. After a failure the writer tries by itself every
     /// second.
     ///
     /// # Errors

@@ -235,7 +235,7 @@ fn bodies_are_bounded_as_requests_are() {
     };
     let ticket = queued(scheduler.enter(&big, at_ms(0)));
     assert!(matches!(scheduler.enter(&big, at_ms(0)), Err(Refused::QueueFull { .. })));
-    assert!(scheduler.cancel(ticket, at_ms(0)));
+    assert!(scheduler.cancel(ticket));
     queued(scheduler.enter(&big, at_ms(0)));
 }
 
