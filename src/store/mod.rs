@@ -31,6 +31,7 @@ mod audit;
 mod change;
 mod columns;
 mod idempotency;
+pub mod ledger;
 mod lock;
 mod noun;
 mod open;
@@ -39,6 +40,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 mod vault;
 mod words;
 mod writer;
@@ -284,7 +286,6 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written, in a sentence, at once when the queue is full.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for the ledger, see the room's doc"))]
     fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, String>>, String>
     where
         T: Send + 'static,
