@@ -1,5 +1,6 @@
 //! What the engines call: the ledger's operations on the store's own threads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -18,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written, in a sentence.
-    pub fn append(&self, rows: Vec<Row>, cursor: Cursor) -> Result<usize, String> {
+    pub fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, String> {
         wait(self.write(move |connection| append(connection, &rows, cursor))?)
     }
 

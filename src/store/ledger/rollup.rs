@@ -200,15 +200,7 @@ impl Batch {
         for (minute, (sums, latency)) in self.minutes {
             for level in [MINUTE_MS, HOUR_MS, DAY_MS] {
                 let bucket = minute.bucket.div_euclid(level) * level;
-                for (grain, tenant, key, model) in minute.grains() {
-                    let cell = Cell {
-                        level,
-                        grain,
-                        bucket,
-                        tenant,
-                        key,
-                        model: model.cloned(),
-                    };
+                for cell in minute.grains(level, bucket) {
                     cells.entry(cell).or_default().add(&sums);
                 }
                 let finest = Finest { bucket, ..minute.clone() };
@@ -227,7 +219,7 @@ impl Batch {
 
 impl Finest {
     /// Itself in every grain.
-    const fn grains(&self) -> [(Grain, Option<TenantId>, Option<KeyId>, Option<&Arc<str>>); 5] {
+    fn grains(&self, level: i64, bucket: i64) -> [Cell; 5] {
         let (tenant, key, model) = (Some(self.tenant), Some(self.key), Some(&self.model));
         [
             (Grain::All, None, None, None),
@@ -236,6 +228,14 @@ impl Finest {
             (Grain::Model, None, None, model),
             (Grain::Finest, tenant, key, model),
         ]
+        .map(|(grain, tenant, key, model)| Cell {
+            level,
+            grain,
+            bucket,
+            tenant,
+            key,
+            model: model.cloned(),
+        })
     }
 }
 
