@@ -52,7 +52,7 @@ fn no_dispatched_request_is_without_a_row_after_kill_9() {
             .args(["--exact", child, "--nocapture"])
             .env(DIR, dir.path())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(dir.path().join("stderr")).unwrap())
             .spawn()
             .unwrap();
         let log = dir.path().join("dispatched");
@@ -60,7 +60,11 @@ fn no_dispatched_request_is_without_a_row_after_kill_9() {
         let before = size();
         // Killed while it works, after more or less work.
         while size() < before + 1 + kill * 4_001 {
-            assert!(process.try_wait().unwrap().is_none(), "it runs until it is killed");
+            assert!(
+                process.try_wait().unwrap().is_none(),
+                "it runs until it is killed: {}",
+                std::fs::read_to_string(dir.path().join("stderr")).unwrap()
+            );
             std::thread::yield_now();
         }
         process.kill().unwrap();
