@@ -15,11 +15,12 @@ use std::sync::Arc;
 pub use live::Live;
 pub use noun::{
     ApiKey, Budget, BudgetPeriod, CacheMode, CachePolicy, CacheScope, Credential, Digest, Endpoint, Engine, Group, LoadBalancing,
-    ManagedBy, McpServer, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance, Retired, Supports, Tenant, TenantStatus, Timeouts,
-    Tls,
+    ManagedBy, McpServer, Model, ModelCapacity, ModelType, Protocol, Provenance, Retired, Supports, Tenant, TenantStatus, Timeouts, Tls,
 };
 use table::Sharded;
 pub use table::{Difference, Table};
+
+pub use crate::pricing::Prices;
 
 use crate::id::{KeyId, McpServerId, ModelId, TenantId};
 

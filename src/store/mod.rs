@@ -3,7 +3,8 @@
 //! # Promises
 //!
 //! - A change is one transaction: objects, audit rows, the catalog's version and the answer kept for repetitions. It is
-//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened.
+//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened. (After an
+//!   `fsync` that failed only a new start knows; until then nothing more is written.)
 //! - What is on disk is what is in force: the writer publishes what it has committed, in the order of the commits.
 //! - The audit log is only ever added to, and shows what was done around it ([`Store::verify_audit`]).
 //! - An upstream's secret is on disk only sealed; a client's secret not at all.
@@ -14,7 +15,7 @@
 //! | file | does |
 //! |---|---|
 //! | `open` | looks before it touches; `lock`, `schema` and `migrations/` |
-//! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health |
+//! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health; `checkpoint` |
 //! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
 //! | `rows` | catalog ↔ tables; `columns`, `words`, `noun/` one file per noun; `vault` seals |
 //! | `readers` | the threads that answer queries |
@@ -22,13 +23,14 @@
 //! # The seam for the ledger
 //!
 //! `ledger.rs` and `usage.rs` will be files of this room, with tables from their own migration, and need two things that
-//! are private to it: [`Store::write`] runs a closure in a savepoint of the writer's next transaction and answers once that
-//! is durable; [`Store::read`] runs one on a reader under a deadline. A ledger that feeds the writer from a thread of its own
+//! are private to it: `Store::write` runs a closure in a savepoint of the writer's next transaction and answers once that
+//! is durable; `Store::read` runs one on a reader under a deadline. A ledger that feeds the writer from a thread of its own
 //! waits with `blocking_recv`. Rows of both kinds share commits; a failed batch leaves the other jobs alone.
 
 mod attempt;
 mod audit;
 mod change;
+mod checkpoint;
 mod columns;
 mod idempotency;
 pub mod ledger;
@@ -116,7 +118,7 @@ fn system_clock() -> UnixMs {
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Why a store cannot be opened. Each is a sentence for the operator; nothing has been changed on disk.
+/// Why a store cannot be opened. Each is a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
@@ -127,7 +129,7 @@ pub enum OpenError {
         /// Who has it, as the lock file says.
         pid: String,
     },
-    /// Not a database, not ours, or damaged.
+    /// Not a database, not ours, or damaged. Nothing of it has been touched.
     #[error("the store {} is damaged or is no obleth store: {detail}", path.display())]
     Corrupt {
         /// The database.
@@ -135,7 +137,7 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
-    /// Written by a later version of the program.
+    /// Written by a later version of the program. Nothing of it has been touched.
     #[error("the store {} has schema {found}, and this program knows schemas up to {known}: use the newer program", path.display())]
     Newer {
         /// The database.
@@ -211,6 +213,7 @@ impl Store {
         let (jobs, queue) = sync_channel(writer::QUEUE);
         let writer = Writer {
             connection: opened.writer,
+            checkpoints: opened.checkpoints,
             vault: Arc::clone(&vault),
             clock: options.clock,
             shared: Arc::clone(&shared),
@@ -267,12 +270,44 @@ impl Store {
         E: Send + 'static,
         F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
     {
+        self.change_with(author, None, edit).await
+    }
+
+    /// As [`change`](Self::change), and remembers in the same transaction that the configuration file `document` was
+    /// applied. The document is the file as the program understood it, without any secret in clear.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed, and the file applied before is still remembered.
+    pub async fn apply_file<T, E, F>(&self, author: Author, document: String, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
+        self.change_with(author, Some(document), edit).await
+    }
+
+    /// The configuration file last applied: one side of the next three-way merge.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn applied_file(&self) -> Result<Option<String>, ReadError> {
+        self.read(READ, rows::applied_file).await
+    }
+
+    async fn change_with<T, E, F>(&self, author: Author, file: Option<String>, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.submit(attempt::job(author, edit, reply)).map_err(ChangeError::Unavailable)?;
+        let job = attempt::job(author, file, edit, reply);
+        self.submit(job).map_err(ChangeError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ChangeError::Unavailable(CLOSING.to_owned())))
     }
 
-    /// Whether the last write went through; what `GET /health` asks. After a failure the writer tries by itself every
+    /// Whether the last write went through and was taken over by the engines; what `GET /health` asks. After a failure the writer tries by itself every
     /// second.
     ///
     /// # Errors
@@ -342,5 +377,8 @@ fn join(thread: JoinHandle<()>) {
         let _ = thread.join();
     }
 }
+
+/// How long a query of the management API may take.
+const READ: Duration = Duration::from_secs(5);
 
 const CLOSING: &str = "the store is closing";

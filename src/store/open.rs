@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::checkpoint::Checkpoints;
 use super::columns::Unreadable;
 use super::lock::{Lock, LockError};
 use super::rows;
@@ -30,6 +31,7 @@ const STATEMENTS: usize = 64;
 pub(super) struct Opened {
     pub(super) lock: Lock,
     pub(super) writer: Connection,
+    pub(super) checkpoints: Checkpoints,
     pub(super) path: PathBuf,
     pub(super) catalog: Catalog,
 }
@@ -57,6 +59,7 @@ pub(super) fn open(options: &Options, vault: &Vault) -> Result<Opened, OpenError
     // Only now the file is known to be ours.
     tighten(&path).map_err(|error| io_error(&path, &error))?;
     set_up(&writer).map_err(sqlite)?;
+    let checkpoints = Checkpoints::watch(&mut writer).map_err(sqlite)?;
     let seed = Seed {
         max_in_flight: options.max_in_flight,
         now: (options.clock)().0,
@@ -69,6 +72,7 @@ pub(super) fn open(options: &Options, vault: &Vault) -> Result<Opened, OpenError
     Ok(Opened {
         lock,
         writer,
+        checkpoints,
         path,
         catalog,
     })

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rusqlite::{Connection, ffi};
+use rusqlite::Connection;
 
 use super::Clock;
+use super::checkpoint::{Checkpoints, is_sync_failure};
 use super::columns::Unstorable;
 use super::vault::Vault;
 use crate::catalog::{Catalog, Live};
@@ -85,9 +86,17 @@ pub(super) struct Batch<'a> {
 #[derive(Debug, Clone)]
 struct Lost {
     why: String,
-    /// An `fsync` failed. What is on disk is unknown then, and a second `fsync` says nothing about the first one's pages:
-    /// only a new start reads the truth.
+    /// Until the store is opened anew.
     for_good: bool,
+}
+
+impl Lost {
+    fn by(error: &rusqlite::Error) -> Self {
+        Self {
+            why: error.to_string(),
+            for_good: is_sync_failure(error),
+        }
+    }
 }
 
 impl Batch<'_> {
@@ -139,11 +148,9 @@ impl Batch<'_> {
     }
 
     fn lose(&mut self, error: &rusqlite::Error) -> Fault {
-        let why = error.to_string();
-        self.lost = Some(Lost {
-            why: why.clone(),
-            for_good: is_sync_failure(error),
-        });
+        let lost = Lost::by(error);
+        let why = lost.why.clone();
+        self.lost = Some(lost);
         Fault::Lost(why)
     }
 
@@ -163,14 +170,10 @@ impl Batch<'_> {
     }
 }
 
-fn is_sync_failure(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error().map(|error| error.extended_code);
-    matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
-}
-
 /// The writer thread's own.
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) checkpoints: Checkpoints,
     pub(super) vault: Arc<Vault>,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
@@ -179,7 +182,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until every handle of the store is gone.
     pub(super) fn run(self, jobs: &Receiver<Job>) {
-        let mut failed_for_good = None;
+        let mut lost_for_good = None;
         loop {
             let healthy = self.shared.health.lock().is_ok();
             let next = if healthy {
@@ -192,30 +195,34 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => Box::new(probe),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let outcome = self.batch(first, jobs, failed_for_good.clone());
+            let outcome = self.batch(first, jobs, lost_for_good.clone()).and_then(|()| self.checkpoint());
             if let Err(lost) = outcome
                 && lost.for_good
             {
-                failed_for_good = Some(lost);
+                self.report(Err(lost.why.clone()));
+                lost_for_good = Some(lost);
             }
         }
     }
 
     fn batch(&self, first: Job, jobs: &Receiver<Job>, lost: Option<Lost>) -> Result<(), Lost> {
-        let before = self.shared.catalog.load_full();
         let mut batch = Batch {
             connection: &self.connection,
             vault: &self.vault,
             clock: &self.clock,
-            catalog: Arc::clone(&before),
+            catalog: self.shared.catalog.load_full(),
             begun: false,
             lost,
         };
-        let mut settles = vec![first(&mut batch)];
-        while settles.len() < BATCH
-            && let Ok(job) = jobs.try_recv()
-        {
-            settles.push(job(&mut batch));
+        let mut settles = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            // Jobs guard what others wrote; what else may panic in one must not end the writer. Its caller is answered
+            // all the same, by the end of the channel.
+            if let Ok(settle) = guard(|| job(&mut batch)) {
+                settles.push(settle);
+            }
+            next = if settles.len() < BATCH { jobs.try_recv().ok() } else { None };
         }
         let outcome = batch.commit();
         let touched = batch.begun || outcome.is_err();
@@ -224,10 +231,10 @@ impl Writer {
             Err(lost) => Err(lost.why.clone()),
         };
         let mut health = fate.clone();
-        if outcome.is_ok() && !Arc::ptr_eq(&before, &batch.catalog) {
-            health = self.publish(&batch.catalog);
-        }
         if touched {
+            if outcome.is_ok() {
+                health = self.publish(&batch.catalog);
+            }
             self.report(health);
         }
         for settle in settles {
@@ -236,20 +243,32 @@ impl Writer {
         outcome
     }
 
-    /// Puts a committed catalog in force. An engine that panics over it does not end the writer; the store is shown as
-    /// not healthy until the next change, which publishes again.
+    fn checkpoint(&self) -> Result<(), Lost> {
+        self.checkpoints.make(&self.connection).map_err(|error| {
+            // Nothing is lost yet: what is not brought home stays in the WAL.
+            tracing::warn!(%error, "store could not bring its write-ahead log home");
+            Lost::by(&error)
+        })
+    }
+
+    /// Puts a committed catalog in force, unless it is. An engine that panics over it does not end the writer; the store is
+    /// shown as not healthy, and the next write, at the latest a probe, tries again.
     fn publish(&self, catalog: &Arc<Catalog>) -> Result<(), String> {
         let live = self.shared.live.lock();
         self.shared.catalog.store(Arc::clone(catalog));
-        let Some(live) = &*live else { return Ok(()) };
-        guard(|| live.publish(Arc::clone(catalog))).map_err(|_| "an engine failed to take the configuration over".to_owned())
+        match &*live {
+            Some(live) if live.load().version() != catalog.version() => {
+                guard(|| live.publish(Arc::clone(catalog))).map_err(|_| "an engine failed to take the configuration over".to_owned())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn report(&self, now: Result<(), String>) {
         let before = std::mem::replace(&mut *self.shared.health.lock(), now.clone());
         match (before, now) {
-            (Ok(()), Err(reason)) => tracing::error!(%reason, "store cannot be written"),
-            (Err(_), Ok(())) => tracing::info!("store can be written again"),
+            (Ok(()), Err(reason)) => tracing::error!(%reason, "store is out of order"),
+            (Err(_), Ok(())) => tracing::info!("store is in order again"),
             (Ok(()), Ok(())) | (Err(_), Err(_)) => {}
         }
     }

@@ -103,6 +103,7 @@ async fn the_chain_shows_what_was_done_around_the_triggers() {
         ("DELETE FROM audit WHERE seq = 3", 3),
         ("DELETE FROM audit WHERE seq = 6", 6),
         ("DELETE FROM audit", 1),
+        ("UPDATE state SET audit_rows = 5", 6),
         ("UPDATE audit SET hash = zeroblob(32) WHERE seq = 5", 5),
         (
             "INSERT INTO audit SELECT 7, randomblob(16), ts, actor, action, entity_type, entity_id, detail, source, request_id, hash

@@ -1,5 +1,6 @@
 //! What a change promises its caller.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
 use super::*;
@@ -82,6 +83,25 @@ async fn capacity_is_kept_across_a_reopening() {
 }
 
 #[tokio::test]
+async fn the_file_last_applied_is_remembered_with_the_change_that_applied_it() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.store.applied_file().await, Ok(None));
+    let slots = |count| {
+        move |catalog: &mut Catalog, _| {
+            catalog.set_max_in_flight(count);
+            if count < 5 { Ok(Change::new(())) } else { Err("too many") }
+        }
+    };
+    scratch.store.apply_file(author(), "one".to_owned(), slots(1)).await.unwrap();
+    scratch.store.apply_file(author(), "same".to_owned(), slots(1)).await.unwrap();
+    scratch.store.apply_file(author(), "bad".to_owned(), slots(9)).await.unwrap_err();
+    edit(&scratch.store, |catalog| catalog.set_max_in_flight(2)).await;
+    let scratch = scratch.reopened();
+    assert_eq!(scratch.store.applied_file().await, Ok(Some("same".to_owned())));
+    assert_eq!((scratch.store.catalog().max_in_flight(), scratch.store.catalog().version()), (2, 2));
+}
+
+#[tokio::test]
 async fn a_refused_edit_leaves_nothing_behind() {
     let scratch = Scratch::new();
     let change = scratch.store.change(author(), |catalog, _| {
@@ -102,15 +122,68 @@ async fn a_panicking_edit_is_an_error_and_not_the_writers_end() {
     });
     assert_eq!(change.await.unwrap_err(), ChangeError::Panicked);
     let panics = write(&scratch.store, |connection| -> rusqlite::Result<()> {
-        connection.execute("UPDATE state SET max_in_flight = 1", [])?;
-        panic!("a writer's bug");
+        connection.execute(HALF_A_GROUP, [])?;
+        panic!("a job's bug");
     });
     assert!(panics.await.is_err());
     scratch.create("acme").await.unwrap();
     let catalog = scratch.reopened().store.catalog();
     assert!(catalog.tenant_named("acme").is_some());
     assert!(catalog.groups().get("half").is_none());
-    assert_eq!(catalog.max_in_flight(), 64);
+}
+
+/// What a job writes before it fails.
+const HALF_A_GROUP: &str = "INSERT INTO groups VALUES ('half', 1, 'api', '[]', 1, 0, 0)";
+
+#[tokio::test]
+async fn a_job_that_fails_leaves_the_others_of_its_batch_alone() {
+    let scratch = Scratch::new();
+    let busy = occupy(&scratch.store).await;
+    let fails = write(&scratch.store, |connection| {
+        connection.execute(HALF_A_GROUP, [])?;
+        connection.execute("UPDATE tenants SET name = NULL", [])
+    });
+    let (before, failed, after, ()) = tokio::join!(scratch.create("before"), fails, scratch.create("after"), async { drop(busy) });
+    before.unwrap();
+    failed.unwrap_err();
+    after.unwrap();
+    let catalog = scratch.reopened().store.catalog();
+    assert_eq!((catalog.tenants().len(), catalog.groups().len()), (2, 1));
+}
+
+/// A key without its tenant passes until the transaction ends: foreign keys are checked at commit.
+#[tokio::test]
+async fn a_batch_that_cannot_be_committed_has_not_happened_for_any_of_its_jobs() {
+    let scratch = Scratch::new();
+    scratch.create("long ago").await.unwrap();
+    let busy = occupy(&scratch.store).await;
+    let orphan = write(&scratch.store, |connection| {
+        connection.execute(
+            "INSERT INTO keys (id, tenant_id, name, description, prefix, digest, disabled, tokens_per_minute, requests_per_minute,
+             budget_period, managed_by, overridden, version, created_at, updated_at)
+             VALUES (zeroblob(16), zeroblob(16), '', '', '', zeroblob(32), 0, 0, 0, 'month', 'api', '[]', 1, 0, 0)",
+            [],
+        )
+    });
+    let (first, orphan, second, same, ()) = tokio::join!(
+        scratch.create("first"),
+        orphan,
+        create(&scratch.store, repeatable("a", 1), "second"),
+        scratch.create("first"),
+        async { drop(busy) }
+    );
+    orphan.unwrap_err();
+    for lost in [first, second, same] {
+        let lost = lost.unwrap_err();
+        assert!(matches!(lost, ChangeError::Unavailable(_)), "{lost:?}");
+    }
+    scratch.store.writable().unwrap_err();
+    assert_eq!(scratch.store.catalog().tenants().len(), 1);
+    create(&scratch.store, repeatable("a", 1), "second").await.unwrap();
+    assert_eq!(scratch.store.writable(), Ok(()));
+    let scratch = scratch.reopened();
+    assert_eq!(scratch.store.catalog().tenants().len(), 2);
+    assert_eq!(scratch.store.verify_audit().await, Ok(Chain::Intact { rows: 2 }));
 }
 
 #[tokio::test]
@@ -173,16 +246,21 @@ async fn a_change_is_in_force_when_it_is_answered() {
 }
 
 #[tokio::test]
-async fn an_engine_that_panics_over_a_catalog_is_shown_and_ends_nothing() {
+async fn an_engine_that_panics_over_a_catalog_ends_nothing_and_is_asked_again() {
     let scratch = Scratch::new();
+    let faulty = Arc::new(AtomicBool::new(false));
     let mut live = Live::new(Arc::new(Catalog::empty(1)));
-    live.subscribe(|catalog| assert!(catalog.tenant_named("bad").is_none(), "an engine's bug"));
-    scratch.store.follow(Arc::new(live));
-    scratch.create("bad").await.unwrap();
+    let fault = Arc::clone(&faulty);
+    live.subscribe(move |_| assert!(!fault.load(Ordering::SeqCst), "an engine's bug"));
+    let live = Arc::new(live);
+    scratch.store.follow(Arc::clone(&live));
+    faulty.store(true, Ordering::SeqCst);
+    scratch.create("acme").await.unwrap();
     scratch.store.writable().unwrap_err();
-    let id = scratch.store.catalog().tenant_named("bad").unwrap().id;
-    edit(&scratch.store, move |catalog| catalog.remove_tenant(&id).is_some()).await;
-    assert_eq!(scratch.store.writable(), Ok(()));
+    assert!(live.load().tenant_named("acme").is_none());
+    faulty.store(false, Ordering::SeqCst);
+    in_order_again(&scratch.store).await;
+    assert!(live.load().tenant_named("acme").is_some());
 }
 
 #[tokio::test]

@@ -67,13 +67,7 @@ async fn a_database_locked_by_another_process_is_unavailable_and_recovers_by_its
     assert_eq!(scratch.store.audit(audit_of_all()).await.unwrap().len(), 1, "reading goes on");
     assert!(scratch.store.catalog().tenant_named("during").is_none());
     other.execute_batch("ROLLBACK").unwrap();
-    // The writer tries by itself, on a thread of its own and by the real clock.
-    let recovered = async {
-        while scratch.store.writable().is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), recovered).await.unwrap();
+    in_order_again(&scratch.store).await;
     scratch.create("during").await.unwrap();
     assert_eq!(scratch.reopened().store.catalog().tenants().len(), 2);
 }
@@ -112,6 +106,21 @@ async fn a_full_disk_refuses_whole_changes_until_there_is_room() {
     let scratch = scratch.reopened();
     assert_eq!(scratch.store.catalog().tenants().len() as u64, made + 1);
     assert_eq!(scratch.store.verify_audit().await, Ok(Chain::Intact { rows: made + 1 }));
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_is_brought_home_while_the_store_is_open() {
+    let scratch = Scratch::new();
+    for round in 0..40 {
+        let large = Tenant {
+            description: "x".repeat(400_000),
+            ..tenant(&format!("tenant {round}"))
+        };
+        edit(&scratch.store, |catalog| catalog.put_tenant(large).unwrap()).await;
+    }
+    let length = |suffix| sibling(&scratch.options.path, suffix).metadata().unwrap().len();
+    assert!(length("-wal") < 8 << 20, "{} bytes of 16 MB are in the log", length("-wal"));
+    assert!(length("") > 8 << 20, "{} bytes of 16 MB are at home", length(""));
 }
 
 /// After a failed `fsync` nobody knows what is on disk; a later one that succeeds says nothing about it.

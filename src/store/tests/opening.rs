@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rusqlite::config::DbConfig;
 use rusqlite::params;
 
 use super::*;
@@ -46,6 +47,24 @@ async fn files_are_the_owners_alone() {
     drop(opened);
 }
 
+/// What the room's promises rest on: a log that is synced at each commit (2 is FULL), foreign keys.
+#[tokio::test]
+async fn the_writer_syncs_each_commit_and_checks_foreign_keys() {
+    let scratch = Scratch::new();
+    for (pragma, expected) in [
+        ("journal_mode", "wal"),
+        ("synchronous", "2"),
+        ("foreign_keys", "1"),
+        ("cell_size_check", "1"),
+    ] {
+        let sql = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
+        let found = write(&scratch.store, move |connection| {
+            connection.query_row(&sql, [], |row| row.get::<_, String>(0))
+        });
+        assert_eq!(found.await.as_deref(), Ok(expected), "{pragma}");
+    }
+}
+
 #[test]
 fn a_second_opening_is_told_who_has_the_store() {
     let scratch = Scratch::new();
@@ -85,6 +104,37 @@ fn a_schema_from_the_future_is_refused_by_its_number() {
         OpenError::Newer { found, known, .. } => assert_eq!((found, known), (99, schema::latest())),
         error => panic!("{error}"),
     }
+}
+
+#[tokio::test]
+async fn a_refused_stores_write_ahead_log_is_left_alone_too() {
+    let scratch = Scratch::new();
+    scratch.create("acme").await.unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copy_of(&scratch.options.path, copies.path());
+    let raw = Connection::open(&copy).unwrap();
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    drop(raw);
+    let log = std::fs::read(sibling(&copy, "-wal")).unwrap();
+    assert!(log.len() > 4096, "the change is in the log");
+    assert!(matches!(assert_refused_untouched(&copy), OpenError::Newer { .. }));
+    assert!(std::fs::read(sibling(&copy, "-wal")).unwrap() == log);
+}
+
+/// An index is not read when the catalog is loaded: only the check sees it.
+#[test]
+fn a_damaged_index_is_refused() {
+    let (options, _dir) = Scratch::new().closed();
+    let raw = Connection::open(&options.path).unwrap();
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'keys_by_tenant'";
+    let page = usize::from(raw.query_row(root, [], |row| row.get::<_, u16>(0)).unwrap());
+    drop(raw);
+    let mut bytes = std::fs::read(&options.path).unwrap();
+    bytes[(page - 1) * 4096..page * 4096].fill(0xff);
+    std::fs::write(&options.path, &bytes).unwrap();
+    let error = assert_refused_untouched(&options.path);
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
 }
 
 #[tokio::test]
