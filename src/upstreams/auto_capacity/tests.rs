@@ -76,7 +76,7 @@ impl Engine {
     fn seen(&self) -> Seen {
         Seen {
             addresses: 1,
-            in_flight: self.in_flight() as u32,
+            in_flight: u32::try_from(self.in_flight()).unwrap(),
             waiting: self.tells_queue.then_some(self.waiting.len() as f64),
             running: self.tells_queue.then_some(self.running.len() as f64),
             token_time: Some(Duration::from_secs_f64(self.token_time())),
