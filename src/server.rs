@@ -1,1 +1,222 @@
-//! The roof: builds the floors bottom-up and takes them down again.
+//! The roof: builds the floors bottom-up, opens the doors, and takes it all down again.
+//!
+//! The gateway owns its start and its end. Pingora's own server would sleep through the whole grace period after a
+//! SIGTERM; here the process ends within a second of its last request.
+
+mod data_plane;
+mod drain;
+mod management;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::admission::{self, Admission};
+use crate::catalog::{Catalog, Live};
+use crate::credential::KeyHasher;
+use crate::egress;
+use crate::limits::{self, Limits};
+use crate::proxy::{Active, Bounds, Budget, Gateway};
+use crate::store::{self, Store};
+use crate::upstreams::{self, Upstreams};
+
+/// Threads of the management API: operators are few, and must never slow the data plane.
+const MANAGEMENT_THREADS: usize = 2;
+
+/// How long tasks that were cut get to be dropped before the process ends without them.
+const CUT_WITHIN: Duration = Duration::from_millis(500);
+
+/// How the gateway is started.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where clients come in. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads of the data plane; 0 is one per core.
+    pub threads: usize,
+    /// How long running requests may go on after a signal to stop.
+    pub drain_timeout: Duration,
+    /// Where operators come in. Port 0 takes a free one.
+    pub admin_listen: SocketAddr,
+    /// What operators show.
+    pub admin_token: String,
+    /// The store's file.
+    pub store_path: PathBuf,
+    /// The capacity that a new store starts with; an old one has its own.
+    pub max_in_flight: u32,
+    /// Bounds of the queue.
+    pub scheduler: admission::Settings,
+    /// Bounds of a request.
+    pub bounds: Bounds,
+    /// Bytes of request bodies held in memory at once.
+    pub max_buffered_bytes: u64,
+    /// How far the gateway may reach.
+    pub egress: egress::Policy,
+    /// What digests of keys are made with.
+    pub key_pepper: Option<String>,
+    /// What stored credentials of upstreams are sealed with.
+    pub encryption_key: Option<[u8; 32]>,
+}
+
+/// Why the gateway did not start. Each is one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address is taken or not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The system gives no thread or no signal handler.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Where the gateway listens, once it does.
+#[derive(Debug, Clone, Copy)]
+pub struct Listening {
+    /// The data plane.
+    pub data: SocketAddr,
+    /// The management API.
+    pub management: SocketAddr,
+}
+
+/// Runs the gateway until a signal ends it. `ready` is called when both doors are open.
+///
+/// # Errors
+/// [`StartError`], before anything is served.
+pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), StartError> {
+    let data = bind(settings.listen)?;
+    let management = bind(settings.admin_listen)?;
+    let listening = Listening {
+        data: data.local_addr()?,
+        management: management.local_addr()?,
+    };
+    let own_listeners = vec![listening.data, listening.management];
+
+    let (store, catalog) = Store::open(store::Options {
+        sealing_key: settings.encryption_key,
+        max_in_flight: settings.max_in_flight,
+        ..store::Options::new(&settings.store_path)
+    })?;
+    let floors = Floors::build(&settings, catalog, &own_listeners)?;
+    store.follow(Arc::clone(&floors.live));
+
+    let router = management::router(store, &floors, &settings, own_listeners);
+    let (stop_management, management_stops) = watch::channel(false);
+    let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
+    let management = management_runtime.spawn(management::run(management, router, management_stops));
+
+    let data_runtime = runtime("data-plane", threads(settings.threads))?;
+    let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
+    let (stop_data, data_stops) = watch::channel(false);
+    let data = data_runtime.spawn(data_plane::run(
+        floors.gateway(&settings),
+        data,
+        threads(settings.threads),
+        data_stops,
+    ));
+    ready(listening);
+    info!(data = %listening.data, management = %listening.management, "listening");
+
+    data_runtime.block_on(async {
+        signals.stop().await;
+        // A receiver that is gone has stopped already.
+        let _ = stop_data.send(true);
+        floors.admission.shut_down();
+        drain::last_requests(&floors.active, settings.drain_timeout, &mut signals).await;
+    });
+    data.abort();
+    data_runtime.shutdown_timeout(CUT_WITHIN);
+    let _ = stop_management.send(true);
+    let _ = management_runtime.block_on(async { tokio::time::timeout(CUT_WITHIN, management).await });
+    management_runtime.shutdown_timeout(CUT_WITHIN);
+    Ok(())
+}
+
+/// The engines, and what they share.
+struct Floors {
+    live: Arc<Live>,
+    admission: Arc<Admission>,
+    limits: Arc<Limits>,
+    upstreams: Arc<Upstreams>,
+    active: Arc<Active>,
+    hasher: KeyHasher,
+}
+
+impl Floors {
+    /// Builds the engines and lets them follow the catalog.
+    fn build(settings: &Settings, catalog: Catalog, own_listeners: &[SocketAddr]) -> std::io::Result<Self> {
+        let admission = Admission::new(settings.scheduler.clone());
+        let upstreams = Upstreams::new(upstreams::Settings {
+            egress: settings.egress,
+            own_listeners: own_listeners.to_vec(),
+            ..upstreams::Settings::default()
+        });
+        let limits = Limits::new(limits::Settings { epoch: Instant::now() });
+        let mut live = Live::new(Arc::new(catalog));
+        live.subscribe({
+            let admission = Arc::clone(&admission);
+            move |catalog| admission.apply(catalog)
+        });
+        live.subscribe({
+            let limits = Arc::clone(&limits);
+            move |catalog| limits.apply(catalog)
+        });
+        live.subscribe({
+            let upstreams = Arc::clone(&upstreams);
+            move |catalog| upstreams.apply(catalog)
+        });
+        upstreams.start()?;
+        Ok(Self {
+            live: Arc::new(live),
+            admission,
+            limits,
+            upstreams,
+            active: Arc::default(),
+            hasher: KeyHasher::new(settings.key_pepper.as_deref().map(str::as_bytes)),
+        })
+    }
+
+    fn gateway(&self, settings: &Settings) -> Gateway {
+        Gateway {
+            live: Arc::clone(&self.live),
+            hasher: self.hasher.clone(),
+            admission: Arc::clone(&self.admission),
+            upstreams: Arc::clone(&self.upstreams),
+            active: Arc::clone(&self.active),
+            budget: Budget::new(settings.max_buffered_bytes),
+            limits: Arc::clone(&self.limits),
+            bounds: settings.bounds,
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })
+}
+
+fn threads(asked: usize) -> usize {
+    if asked > 0 {
+        asked
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+}

@@ -1,1 +1,11 @@
-//! The response cache's rules: what may be kept, under which key, how long. Filled in by the cache issue.
+//! The rules of the response cache: under which key an answer is kept, which requests and answers qualify, for how long.
+//!
+//! There is no semantic matching: similarity is not identity. Two requests share an answer only if every value in them is
+//! equal, and only within the scope that the operator set for the model (a tenant's own by default).
+
+mod canonical;
+mod key;
+mod policy;
+
+pub use key::{Key, KeyMaker, Scope};
+pub use policy::{Directive, Directives};

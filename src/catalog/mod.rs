@@ -10,16 +10,17 @@ mod live;
 mod noun;
 mod table;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use live::Live;
 pub use noun::{
     ApiKey, Budget, BudgetPeriod, CacheMode, CachePolicy, CacheScope, Credential, Digest, Endpoint, Engine, Group, LoadBalancing,
-    ManagedBy, McpServer, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance, Retired, Supports, Tenant, TenantStatus, Timeouts,
-    Tls,
+    ManagedBy, McpServer, Model, ModelCapacity, ModelType, Protocol, Provenance, Retired, Supports, Tenant, TenantStatus, Timeouts, Tls,
 };
-pub use table::Table;
+use table::Sharded;
+pub use table::{Difference, Table};
+
+pub use crate::pricing::Prices;
 
 use crate::id::{KeyId, McpServerId, ModelId, TenantId};
 
@@ -73,10 +74,10 @@ pub struct Catalog {
     keys: Table<KeyId, ApiKey>,
     models: Table<ModelId, Model>,
     mcp_servers: Table<McpServerId, McpServer>,
-    tenant_names: Arc<HashMap<String, TenantId>>,
-    key_digests: Arc<HashMap<Digest, KeyId>>,
-    model_names: Arc<HashMap<String, ModelId>>,
-    mcp_server_names: Arc<HashMap<String, McpServerId>>,
+    tenant_names: Sharded<String, TenantId>,
+    key_digests: Sharded<Digest, KeyId>,
+    model_names: Sharded<String, ModelId>,
+    mcp_server_names: Sharded<String, McpServerId>,
 }
 
 impl Catalog {
@@ -93,10 +94,10 @@ impl Catalog {
             keys: Table::default(),
             models: Table::default(),
             mcp_servers: Table::default(),
-            tenant_names: Arc::default(),
-            key_digests: Arc::default(),
-            model_names: Arc::default(),
-            mcp_server_names: Arc::default(),
+            tenant_names: Sharded::default(),
+            key_digests: Sharded::default(),
+            model_names: Sharded::default(),
+            mcp_server_names: Sharded::default(),
         }
     }
 
@@ -211,7 +212,7 @@ impl Catalog {
         claim(&self.tenant_names, "tenant", &tenant.name, &tenant.id)?;
         let before = self.tenants.get(&tenant.id).map(|old| old.name.clone());
         if before.as_ref() != Some(&tenant.name) {
-            let names = Arc::make_mut(&mut self.tenant_names);
+            let names = &mut self.tenant_names;
             if let Some(before) = before {
                 names.remove(&before);
             }
@@ -224,7 +225,7 @@ impl Catalog {
     /// Removes a tenant and its keys. Returns them, or `None` if there was no such tenant.
     pub fn remove_tenant(&mut self, id: &TenantId) -> Option<(Arc<Tenant>, Vec<Arc<ApiKey>>)> {
         let tenant = self.tenants.remove(id)?;
-        Arc::make_mut(&mut self.tenant_names).remove(&tenant.name);
+        self.tenant_names.remove(&tenant.name);
         let keys: Vec<KeyId> = self.keys.values().filter(|key| key.tenant_id == *id).map(|key| key.id).collect();
         let keys = keys.iter().filter_map(|key| self.remove_key(key)).collect();
         Some((tenant, keys))
@@ -243,7 +244,7 @@ impl Catalog {
             return Err(Conflict::SecretInUse);
         }
         let before = self.keys.get(&key.id).cloned();
-        let index = Arc::make_mut(&mut self.key_digests);
+        let index = &mut self.key_digests;
         if let Some(before) = before {
             index.remove(&before.digest);
             if let Some(retired) = &before.retired {
@@ -260,7 +261,7 @@ impl Catalog {
     /// Removes a key; requests that carry it are refused from the next one on.
     pub fn remove_key(&mut self, id: &KeyId) -> Option<Arc<ApiKey>> {
         let key = self.keys.remove(id)?;
-        let index = Arc::make_mut(&mut self.key_digests);
+        let index = &mut self.key_digests;
         index.remove(&key.digest);
         if let Some(retired) = &key.retired {
             index.remove(&retired.digest);
@@ -277,7 +278,7 @@ impl Catalog {
             claim(&self.model_names, "model", name, &model.id)?;
         }
         let before = self.models.get(&model.id).cloned();
-        let index = Arc::make_mut(&mut self.model_names);
+        let index = &mut self.model_names;
         for name in before.iter().flat_map(|before| before.names()) {
             index.remove(name);
         }
@@ -291,7 +292,7 @@ impl Catalog {
     /// Removes a model; running requests finish.
     pub fn remove_model(&mut self, id: &ModelId) -> Option<Arc<Model>> {
         let model = self.models.remove(id)?;
-        let index = Arc::make_mut(&mut self.model_names);
+        let index = &mut self.model_names;
         for name in model.names() {
             index.remove(name);
         }
@@ -305,7 +306,7 @@ impl Catalog {
     pub fn put_mcp_server(&mut self, server: McpServer) -> Result<(), Conflict> {
         claim(&self.mcp_server_names, "mcp_server", &server.name, &server.id)?;
         let before = self.mcp_servers.get(&server.id).map(|old| old.name.clone());
-        let index = Arc::make_mut(&mut self.mcp_server_names);
+        let index = &mut self.mcp_server_names;
         if let Some(before) = before {
             index.remove(&before);
         }
@@ -317,13 +318,13 @@ impl Catalog {
     /// Removes an MCP server.
     pub fn remove_mcp_server(&mut self, id: &McpServerId) -> Option<Arc<McpServer>> {
         let server = self.mcp_servers.remove(id)?;
-        Arc::make_mut(&mut self.mcp_server_names).remove(&server.name);
+        self.mcp_server_names.remove(&server.name);
         Some(server)
     }
 }
 
 /// Checks that `name` is free or already `id`'s own.
-fn claim<I: PartialEq>(names: &HashMap<String, I>, noun: &'static str, name: &str, id: &I) -> Result<(), Conflict> {
+fn claim<I: PartialEq + Clone>(names: &Sharded<String, I>, noun: &'static str, name: &str, id: &I) -> Result<(), Conflict> {
     match names.get(name) {
         Some(owner) if owner != id => Err(Conflict::NameTaken {
             noun,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::id::{KeyId, McpServerId, ModelId, TenantId};
+use crate::pricing::Prices;
 use crate::units::{PicoUsd, UnixMs, Weight};
 
 /// SHA-256 of a key's secret, or HMAC-SHA-256 under the pepper.
@@ -279,19 +280,6 @@ pub enum ModelCapacity {
     Fixed(u32),
     /// Learned from the engine's signals.
     Auto,
-}
-
-/// Prices in pico-dollars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Prices {
-    /// Per input token.
-    pub input: PicoUsd,
-    /// Per output token.
-    pub output: PicoUsd,
-    /// Per input token served from the upstream's prefix cache; `None` is the input price.
-    pub cached_input: Option<PicoUsd>,
-    /// Per request answered 2xx.
-    pub request: PicoUsd,
 }
 
 /// How long each step of a request may take.

@@ -1,1 +1,58 @@
-//! The command line.
+//! The command line: one file per verb.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
+
+mod completions;
+mod demo;
+mod log;
+mod secrets;
+mod serve;
+mod signal;
+mod sim_upstream;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A reverse proxy that shares inference servers among many tenants by weighted fair queueing.
+#[derive(Debug, Parser)]
+#[command(name = "obleth", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Serve(serve::Flags),
+    Demo(demo::Flags),
+    SimUpstream(sim_upstream::Flags),
+    Completions(completions::Flags),
+}
+
+/// A set-up that must be corrected before the program can run; `Display` says how.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadSetUp(String);
+
+const EX_CONFIG: u8 = 78;
+
+/// Reads the arguments, does what they say, and returns the process's exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Serve(flags) => serve::run(flags),
+        Verb::Demo(flags) => demo::run(&flags),
+        Verb::SimUpstream(flags) => sim_upstream::run(&flags),
+        Verb::Completions(flags) => completions::run(&flags),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // On one line: the chain of causes, outermost first.
+    eprintln!("obleth: {error:#}");
+    if error.is::<BadSetUp>() {
+        ExitCode::from(EX_CONFIG)
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,18 +1,71 @@
-//! The embedded SQLite store: configuration, audit, ledger.
+//! The embedded SQLite store: configuration and audit log now, ledger later. The only room that knows rusqlite.
+//!
+//! # Promises
+//!
+//! - A change is one transaction: objects, audit rows, the catalog's version and the answer kept for repetitions. It is
+//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened. (After an
+//!   `fsync` that failed only a new start knows; until then nothing more is written.)
+//! - What is on disk is what is in force: the writer publishes what it has committed, in the order of the commits.
+//! - The audit log is only ever added to, and shows what was done around it ([`Store::verify_audit`]).
+//! - An upstream's secret is on disk only sealed; a client's secret not at all.
+//! - A damaged, foreign, newer or locked store is refused as it is. No operation blocks a runtime's thread.
+//!
+//! # Inside
+//!
+//! | file | does |
+//! |---|---|
+//! | `open` | looks before it touches; `lock`, `schema` and `migrations/` |
+//! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health; `checkpoint` |
+//! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
+//! | `rows` | catalog ↔ tables; `columns`, `words`, `noun/` one file per noun; `vault` seals |
+//! | `readers` | the threads that answer queries |
+//!
+//! # The seam for the ledger
+//!
+//! `ledger.rs` and `usage.rs` will be files of this room, with tables from their own migration, and need two things that
+//! are private to it: `Store::write` runs a closure in a savepoint of the writer's next transaction and answers once that
+//! is durable; `Store::read` runs one on a reader under a deadline. A ledger that feeds the writer from a thread of its own
+//! waits with `blocking_recv`. Rows of both kinds share commits; a failed batch leaves the other jobs alone.
 
+mod attempt;
 mod audit;
 mod change;
+mod checkpoint;
+mod columns;
+mod idempotency;
+mod lock;
+mod noun;
+mod open;
+mod readers;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod vault;
+mod words;
+mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 pub use audit::{AuditQuery, AuditRow, Chain};
 pub use change::{Author, Change, ChangeError, Done, Entry, Idempotency, Render, Source, StoredAnswer};
 
 use crate::catalog::{Catalog, Live};
 use crate::units::UnixMs;
+use lock::Lock;
+use readers::Readers;
+use vault::Vault;
+use writer::{Fault, Job, Shared, Writer};
 
 /// Looks up what a credential's reference (`env:NAME`, `file:PATH`) stands for now; `None` when it stands for nothing.
 pub type Resolver = Arc<dyn Fn(&str) -> Option<Arc<str>> + Send + Sync>;
@@ -42,7 +95,7 @@ impl Options {
             path: path.into(),
             sealing_key: None,
             max_in_flight: 64,
-            resolve: Arc::new(|_| None),
+            resolve: Arc::new(vault::resolve_from_system),
             clock: Arc::new(system_clock),
         }
     }
@@ -63,7 +116,7 @@ fn system_clock() -> UnixMs {
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Why a store cannot be opened. Each is a sentence for the operator; nothing has been changed on disk.
+/// Why a store cannot be opened. Each is a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
@@ -74,7 +127,7 @@ pub enum OpenError {
         /// Who has it, as the lock file says.
         pid: String,
     },
-    /// Not a database, not ours, or damaged.
+    /// Not a database, not ours, or damaged. Nothing of it has been touched.
     #[error("the store {} is damaged or is no obleth store: {detail}", path.display())]
     Corrupt {
         /// The database.
@@ -82,7 +135,7 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
-    /// Written by a later version of the program.
+    /// Written by a later version of the program. Nothing of it has been touched.
     #[error("the store {} has schema {found}, and this program knows schemas up to {known}: use the newer program", path.display())]
     Newer {
         /// The database.
@@ -128,9 +181,18 @@ pub enum ReadError {
     Failed(String),
 }
 
-/// The store. Closed when the last handle is dropped.
+/// The store. Closed when the last handle is dropped, which waits for the changes under way.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    /// `None` while the writer is being ended.
+    jobs: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Readers,
+    shared: Arc<Shared>,
+    vault: Arc<Vault>,
+    /// The last to go.
+    _lock: Lock,
+}
 
 impl Store {
     /// Opens a store, or makes a new one, and loads the catalog. Blocks: call it while the house is being built.
@@ -138,29 +200,59 @@ impl Store {
     /// # Errors
     /// [`OpenError`].
     pub fn open(options: Options) -> Result<(Arc<Self>, Catalog), OpenError> {
-        Err(OpenError::Io {
-            path: options.path,
-            detail: "not built yet".to_owned(),
-        })
+        let vault = Arc::new(Vault::new(options.sealing_key.as_ref(), Arc::clone(&options.resolve)));
+        let opened = open::open(&options, &vault)?;
+        let shared = Arc::new(Shared {
+            catalog: ArcSwap::from_pointee(opened.catalog.clone()),
+            live: Mutex::new(None),
+            health: Mutex::new(Ok(())),
+        });
+        let readers = Readers::start(&opened.path)?;
+        let (jobs, queue) = sync_channel(writer::QUEUE);
+        let writer = Writer {
+            connection: opened.writer,
+            checkpoints: opened.checkpoints,
+            vault: Arc::clone(&vault),
+            clock: options.clock,
+            shared: Arc::clone(&shared),
+        };
+        let thread = std::thread::Builder::new().name("store-write".to_owned());
+        let thread = thread.spawn(move || writer.run(&queue)).map_err(|error| OpenError::Io {
+            path: opened.path,
+            detail: error.to_string(),
+        })?;
+        let store = Self {
+            jobs: Some(jobs),
+            writer: Some(thread),
+            readers,
+            shared,
+            vault,
+            _lock: opened.lock,
+        };
+        Ok((Arc::new(store), opened.catalog))
     }
 
     /// From now on, publishes each committed catalog to `live` before the change is answered. Publishes the present
-    /// catalog at once if `live` holds another version.
+    /// catalog at once if `live` holds another version. The engines that follow `live` must not call this room back.
     pub fn follow(&self, live: Arc<Live>) {
-        drop(live);
+        let mut followed = self.shared.live.lock();
+        let present = self.catalog();
+        if live.load().version() != present.version() {
+            live.publish(present);
+        }
+        *followed = Some(live);
     }
 
     /// The catalog as last committed.
     #[must_use]
     pub fn catalog(&self) -> Arc<Catalog> {
-        Arc::new(Catalog::empty(0))
+        self.shared.catalog.load_full()
     }
 
-    /// Resolves a credential's reference, as the store does when it loads.
+    /// Resolves a credential's reference, as the store does when it loads. May read a file.
     #[must_use]
     pub fn resolve(&self, reference: &str) -> Option<Arc<str>> {
-        let _ = reference;
-        None
+        self.vault.resolve(reference)
     }
 
     /// Changes the catalog: `edit` runs on the writer thread on a copy of the catalog in force; see [`Change`] for what it
@@ -176,33 +268,116 @@ impl Store {
         E: Send + 'static,
         F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
     {
-        drop((author, edit));
-        Err(ChangeError::Unavailable("not built yet".to_owned()))
+        self.change_with(author, None, edit).await
     }
 
-    /// Reads the audit log, newest first.
+    /// As [`change`](Self::change), and remembers in the same transaction that the configuration file `document` was
+    /// applied. The document is the file as the program understood it, without any secret in clear.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed, and the file applied before is still remembered.
+    pub async fn apply_file<T, E, F>(&self, author: Author, document: String, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
+        self.change_with(author, Some(document), edit).await
+    }
+
+    /// The configuration file last applied: one side of the next three-way merge.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditRow>, ReadError> {
-        drop(query);
-        Err(ReadError::Busy)
+    pub async fn applied_file(&self) -> Result<Option<String>, ReadError> {
+        self.read(READ, rows::applied_file).await
     }
 
-    /// Walks the audit log's hash chain from its first row.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn verify_audit(&self) -> Result<Chain, ReadError> {
-        Err(ReadError::Busy)
+    async fn change_with<T, E, F>(&self, author: Author, file: Option<String>, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = attempt::job(author, file, edit, reply);
+        self.submit(job).map_err(ChangeError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(ChangeError::Unavailable(CLOSING.to_owned())))
     }
 
-    /// Whether the last write went through; what `GET /health` asks. After a failure the writer tries by itself every
+    /// Whether the last write went through and was taken over by the engines; what `GET /health` asks. After a failure the writer tries by itself every
     /// second.
     ///
     /// # Errors
     /// Why not, in a sentence.
     pub fn writable(&self) -> Result<(), String> {
-        Ok(())
+        self.shared.health.lock().clone()
+    }
+
+    /// Runs `work` in a savepoint of the writer's next transaction. It must neither commit nor roll back by itself. The
+    /// answer comes once the transaction is durable; on an error nothing of `work` is.
+    ///
+    /// # Errors
+    /// Why the store cannot be written, in a sentence, at once when the queue is full.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for the ledger, see the room's doc"))]
+    fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, String>>, String>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Box::new(move |batch| {
+            let outcome = batch.transact(|connection| work(connection).map_err(Fault::from));
+            Box::new(move |fate| {
+                let outcome = outcome.map_err(|fault| fault.to_string());
+                // Who asked may have gone; what is written stands.
+                let _ = reply.send(fate.clone().and(outcome));
+            })
+        }))?;
+        Ok(answer)
+    }
+
+    /// Runs `query` on a reader, for `budget` at most.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    async fn read<T, F>(&self, budget: Duration, query: F) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.readers.read(budget, query).await
+    }
+
+    fn submit(&self, job: Job) -> Result<(), String> {
+        let jobs = self.jobs.as_ref().ok_or_else(|| CLOSING.to_owned())?;
+        jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => "too many changes are waiting".to_owned(),
+            TrySendError::Disconnected(_) => CLOSING.to_owned(),
+        })
     }
 }
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The writer's connection must be the last to close: only it can bring the WAL home.
+        self.readers.end();
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            join(writer);
+        }
+    }
+}
+
+/// Waits for a thread of this room, unless it is the one that waits: a job may hold the store's last handle.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        // One that panicked has nothing to give back.
+        let _ = thread.join();
+    }
+}
+
+/// How long a query of the management API may take.
+const READ: Duration = Duration::from_secs(5);
+
+const CLOSING: &str = "the store is closing";

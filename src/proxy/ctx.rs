@@ -1,0 +1,120 @@
+//! One request's memory, from its first byte to its ledger row.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::HeaderValue;
+
+use super::active::Mark;
+use super::lease::Lease;
+use super::replay::Home;
+use super::rescue::Fault;
+use crate::catalog::{Model, Principal};
+use crate::id::RequestId;
+use crate::limits::RateView;
+use crate::llm::{Dialect, Parsed, Route, Tap};
+use crate::upstreams::{EndpointId, Hint};
+
+/// What is known of a request while it runs. Pingora makes one per request and drops it last, also after a panic.
+pub struct RequestCtx {
+    pub(super) born: Instant,
+    pub(super) born_at: SystemTime,
+    pub(super) id: RequestId,
+    _mark: Mark,
+    /// The gateway's own id as a header.
+    pub(super) own_id: HeaderValue,
+    /// The `x-request-id` of the answer: the client's own, or the gateway's.
+    pub(super) shown_id: HeaderValue,
+    pub(super) dialect: Dialect,
+    /// The route, once it is known to be one that does work.
+    pub(super) route: Option<Route>,
+    /// Who asks, once authenticated.
+    pub(super) principal: Option<Principal>,
+    /// What the limits of the key and its tenant showed after this request.
+    pub(super) rates: Option<RateView>,
+    /// What is asked, once understood.
+    pub(super) work: Option<Box<Work>>,
+    /// The client's session while the replay stands in its place.
+    pub(super) home: Option<Home>,
+    /// Why the request ended badly, if it did.
+    pub(super) fault: Option<Fault>,
+    /// The status the client got.
+    pub(super) status: u16,
+}
+
+/// A request that asks a model for something.
+pub(super) struct Work {
+    pub(super) model: Arc<Model>,
+    pub(super) parsed: Parsed,
+    /// Hash of the session the request belongs to, where endpoints are chosen by it.
+    pub(super) session: Option<u64>,
+    /// Hashes of the prompt's blocks, where endpoints are chosen by it.
+    pub(super) prefix: Vec<u64>,
+    pub(super) body_len: usize,
+    pub(super) lease: Lease,
+    pub(super) answer: Answer,
+}
+
+impl Work {
+    /// What the request brings to the choice of an endpoint.
+    pub(super) fn hint(&self) -> Hint<'_> {
+        Hint {
+            session: self.session,
+            prefix: &self.prefix,
+        }
+    }
+}
+
+/// What has come back so far.
+#[derive(Default)]
+pub(super) struct Answer {
+    /// Attempts made, the present one included.
+    pub(super) attempts: u8,
+    /// When the present attempt began.
+    pub(super) attempt_at: Option<Instant>,
+    /// The endpoints tried.
+    pub(super) tried: Vec<EndpointId>,
+    /// The upstream's status.
+    pub(super) status: Option<u16>,
+    /// When the head came.
+    pub(super) head_at: Option<Instant>,
+    /// When the first piece of the body came: the time to first token.
+    pub(super) first_byte_at: Option<Instant>,
+    /// Counts tokens in the body.
+    pub(super) tap: Option<Tap>,
+    /// Holds an error body back until the endpoint's credential is masked in it.
+    pub(super) masked: Option<Vec<u8>>,
+    /// Whether the body is an event stream, which can carry an error at its end.
+    pub(super) event_stream: bool,
+    /// Whether the body is complete.
+    pub(super) complete: bool,
+}
+
+impl RequestCtx {
+    pub(super) fn new(mark: Mark) -> Self {
+        let id = RequestId::mint();
+        // Hexadecimal and hyphens: always a header value.
+        let own_id = HeaderValue::try_from(id.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self {
+            born: Instant::now(),
+            born_at: SystemTime::now(),
+            id,
+            _mark: mark,
+            shown_id: own_id.clone(),
+            own_id,
+            dialect: Dialect::Openai,
+            route: None,
+            principal: None,
+            rates: None,
+            work: None,
+            home: None,
+            fault: None,
+            status: 0,
+        }
+    }
+
+    /// The `x-request-id` as text; it was checked to be visible ASCII.
+    pub(super) fn shown_id(&self) -> &str {
+        self.shown_id.to_str().unwrap_or_default()
+    }
+}

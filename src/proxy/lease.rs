@@ -1,0 +1,128 @@
+//! The lease: everything a request has taken, in one object, given back exactly once on every way out.
+//!
+//! States: `empty → reserved → granted → placed → dispatched → settled`. [`Lease::settle`] is the ordinary end and says what
+//! really happened; [`Lease::release`] ends what never went upstream and burns nothing; `Drop` is the extraordinary end (a
+//! panic, a runtime that goes down) and settles to what had been seen by then. Each field gives itself back by its own
+//! `Drop`, so there is nothing here to forget.
+
+use std::time::Duration;
+
+use crate::admission::Permit;
+use crate::limits::{Actual, Reservation};
+use crate::pricing::{self, Prices, Used};
+use crate::upstreams::Chosen;
+
+/// What a request has taken. Nothing on the request's path is taken outside it.
+#[derive(Default)]
+pub(super) struct Lease {
+    reservation: Option<Reservation>,
+    permit: Option<Permit>,
+    chosen: Option<Chosen>,
+    dispatched: bool,
+    /// What is charged should nobody come to settle.
+    seen: Spent,
+    prices: Prices,
+}
+
+/// What really happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Spent {
+    /// Input tokens.
+    pub(super) input: u64,
+    /// Those of them that the upstream had cached.
+    pub(super) cached_input: u64,
+    /// Output tokens.
+    pub(super) output: u64,
+    /// Whether the upstream answered 2xx.
+    pub(super) answered: bool,
+}
+
+impl Spent {
+    /// What it costs.
+    pub(super) fn cost(&self, prices: &Prices) -> pricing::Cost {
+        let used = Used {
+            input: self.input,
+            cached_input: self.cached_input,
+            output: self.output,
+            requests: u64::from(self.answered),
+        };
+        pricing::cost(prices, &used)
+    }
+}
+
+impl Lease {
+    /// Empty => Reserved. `input` is the estimate that is charged should the request end without anybody to settle it.
+    pub(super) fn reserve(&mut self, reservation: Reservation, input: u64, prices: Prices) {
+        self.reservation = Some(reservation);
+        self.seen.input = input;
+        self.prices = prices;
+    }
+
+    /// Reserved => Granted.
+    pub(super) fn grant(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    /// How long the request waited for its slot.
+    pub(super) fn waited(&self) -> Duration {
+        self.permit.as_ref().map_or(Duration::ZERO, Permit::waited)
+    }
+
+    /// Granted | Placed => Placed. A repeated attempt exchanges the endpoint.
+    pub(super) fn place(&mut self, chosen: Chosen) {
+        self.chosen = Some(chosen);
+    }
+
+    /// Placed => Dispatched: there is a connection, and from now on an abort is charged.
+    pub(super) fn dispatch(&mut self) {
+        self.dispatched = true;
+        if let Some(permit) = &mut self.permit {
+            permit.dispatched();
+        }
+    }
+
+    /// The endpoint of the present attempt.
+    pub(super) fn chosen(&self) -> Option<&Chosen> {
+        self.chosen.as_ref()
+    }
+
+    /// Charges the fair-share clock as the answer streams.
+    pub(super) fn progress(&mut self, output_tokens: u64) {
+        self.seen.output = output_tokens;
+        self.seen.answered = true;
+        if let Some(permit) = &mut self.permit {
+            permit.progress(output_tokens);
+        }
+    }
+
+    /// Whether the request went upstream.
+    pub(super) fn was_dispatched(&self) -> bool {
+        self.dispatched
+    }
+
+    /// Any => Settled, with what really happened. What never went upstream is given back whole: a refusal burns nothing.
+    pub(super) fn settle(&mut self, spent: Spent) {
+        let (reservation, permit) = (self.reservation.take(), self.permit.take());
+        self.chosen = None;
+        if !self.dispatched {
+            return;
+        }
+        if let Some(reservation) = reservation {
+            let cost = spent.cost(&self.prices).total();
+            reservation.settle(Actual {
+                input: spent.input,
+                output: spent.output,
+                cost,
+            });
+        }
+        if let Some(permit) = permit {
+            permit.settle(spent.input, spent.output);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.settle(self.seen);
+    }
+}

@@ -1,0 +1,129 @@
+//! Tells the client how its request ended, if it can still be told.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::{FailToProxy, Session};
+
+use super::super::clockwork::Late;
+use super::super::ctx::RequestCtx;
+use super::super::rescue::Fault;
+use super::super::{body, replay};
+use super::request_filter::expects_continue;
+use super::response_filter::sign;
+use crate::llm::Tap;
+
+pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+    if let Some(home) = &ctx.home {
+        replay::unwrap(session.as_mut(), home);
+    }
+    let fault = ctx.fault.take().unwrap_or_else(|| diagnose(error, session, ctx));
+    if fault != Fault::ClientGone {
+        if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+            end_stream(session, ctx, &fault).await;
+        } else {
+            session.set_keepalive(None);
+            answer(session, ctx, &fault).await;
+        }
+    }
+    let status = if ctx.status == 0 { fault.status() } else { ctx.status };
+    ctx.fault = Some(fault);
+    FailToProxy {
+        error_code: status,
+        can_reuse_downstream: false,
+    }
+}
+
+/// What an error of Pingora's means.
+fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
+    if Late::of(error).is_some() {
+        return Fault::UpstreamTimeout;
+    }
+    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    match error.esource() {
+        ErrorSource::Downstream => match error.etype() {
+            ErrorType::InvalidHTTPHeader => Fault::BadRequest("The request's header is not HTTP."),
+            _ => Fault::ClientGone,
+        },
+        ErrorSource::Upstream if begun => Fault::UpstreamInterrupted,
+        ErrorSource::Upstream => match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::UpstreamTimeout,
+            ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 | ErrorType::H2Downgrade => {
+                Fault::UpstreamError("The upstream's answer is not HTTP.")
+            }
+            _ if ctx.work.as_ref().is_some_and(|work| work.lease.was_dispatched()) => {
+                Fault::UpstreamError("The upstream closed the connection before it answered.")
+            }
+            _ => Fault::UpstreamUnreachable,
+        },
+        ErrorSource::Internal | ErrorSource::Unset => Fault::Internal,
+    }
+}
+
+/// The status is out. An event stream ends with an error event and no `[DONE]`; anything else is cut, since a body that
+/// merely stopped would look complete.
+async fn end_stream(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) {
+    let open = ctx
+        .work
+        .as_ref()
+        .is_some_and(|work| work.answer.event_stream && !work.answer.complete);
+    if open {
+        let end_of_the_last = ctx
+            .work
+            .as_ref()
+            .and_then(|work| work.answer.tap.as_ref())
+            .map_or(&b""[..], Tap::cut);
+        let event = fault.event(ctx.dialect, ctx.shown_id());
+        let last = [end_of_the_last, &event].concat();
+        // If it cannot be written, the client is gone or will see the connection close.
+        let _ = session.as_mut().write_response_body(Bytes::from(last), true).await;
+    }
+    session.as_mut().shutdown().await;
+}
+
+/// Answers with a fault: status, headers, body in the client's dialect.
+pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) {
+    if *fault == Fault::ClientGone {
+        ctx.status = fault.status();
+        return;
+    }
+    let body = fault.body(ctx.dialect, ctx.shown_id());
+    let head = fault.head(body.len());
+    if let Ok(head) = head {
+        // A failure to write means that nobody is there to be told.
+        let _ = send(session, ctx, head, body).await;
+    }
+}
+
+/// Answers 200 with a body of the gateway's own.
+pub(in crate::proxy) async fn reply(session: &mut Session, ctx: &mut RequestCtx, content_type: &'static str, body: Bytes) -> Result<()> {
+    let mut head = ResponseHeader::build_no_case(200, Some(6))?;
+    head.insert_header(CONTENT_TYPE, HeaderValue::from_static(content_type))?;
+    head.insert_header(CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    send(session, ctx, head, body).await
+}
+
+async fn send(session: &mut Session, ctx: &mut RequestCtx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+    sign(&mut head, ctx)?;
+    ctx.status = head.status.as_u16();
+    let bodiless = session.req_header().method == Method::HEAD;
+    // A client that still sends would not read an answer before a reset; one that waits for a go-ahead will not send.
+    let unread = !session.as_mut().is_body_done();
+    let waits = unread && expects_continue(session);
+    if unread {
+        session.set_keepalive(None);
+    }
+    let session = session.as_mut();
+    session.write_response_header(Box::new(head)).await?;
+    if bodiless {
+        session.finish_body().await?;
+    } else {
+        session.write_response_body(body, true).await?;
+    }
+    if unread && !waits {
+        body::swallow(session).await;
+    }
+    Ok(())
+}

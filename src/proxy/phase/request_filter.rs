@@ -1,0 +1,310 @@
+//! Who, what, had it already, may it spend, when: five steps before anything goes upstream. The first refusal ends it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fail::fail_point;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, EXPECT};
+use pingora::Result;
+use pingora::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use super::super::body;
+use super::super::budget::Hold;
+use super::super::clockwork::Deadlines;
+use super::super::ctx::{Answer, RequestCtx, Work};
+use super::super::destination::{self, Destination};
+use super::super::lease::{Lease, Spent};
+use super::super::replay::Home;
+use super::super::rescue::Fault;
+use super::super::{Gateway, replay};
+use super::fail_to_proxy;
+use crate::admission::{Ask, Refusal};
+use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant, TenantStatus};
+use crate::limits::{self, Exceeded};
+use crate::llm::{self, Dialect, Extras, Route};
+use crate::quota::estimate;
+use crate::units::UnixMs;
+
+/// Header by which a client shortens its wait.
+const PATIENCE: &str = "x-obleth-max-queue-ms";
+
+/// Whether the request goes on to an upstream or has its answer.
+enum Verdict {
+    Forward,
+    Answered,
+}
+
+/// Returns whether the answer has been sent.
+pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    match decide(gateway, session, ctx).await {
+        Ok(Verdict::Forward) => Ok(false),
+        Ok(Verdict::Answered) => Ok(true),
+        Err(fault) => {
+            fail_to_proxy::answer(session, ctx, &fault).await;
+            ctx.fault = Some(fault);
+            Ok(true)
+        }
+    }
+}
+
+async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict, Fault> {
+    let head = session.req_header();
+    let destination = destination::find(&head.method, head.uri.path())?;
+    if destination == Destination::Health {
+        return reply(session, ctx, "text/plain", Bytes::from_static(b"ok")).await;
+    }
+    let catalog = gateway.live.load();
+    let principal = who(gateway, &catalog, &head.headers)?;
+    let route = match destination {
+        Destination::Work(route) => route,
+        Destination::Models => return reply(session, ctx, "application/json", models(&catalog, &principal)).await,
+        Destination::Model(name) => {
+            let body = model(&catalog, &principal, &name)?;
+            return reply(session, ctx, "application/json", body).await;
+        }
+        Destination::Health => return Err(Fault::Internal),
+    };
+    let principal = &*ctx.principal.insert(principal);
+    ctx.route = Some(route);
+    let (work, body) = what(gateway, &catalog, principal, route, session).await?;
+    let work = ctx.work.insert(work);
+    let spent = spend(gateway, principal, work);
+    ctx.rates = gateway.limits.view(principal, gateway.limits.now());
+    spent?;
+    when(gateway, session, principal, work).await?;
+    fail_point!("proxy::request_filter");
+    ctx.home = Some(forward(session, work, body));
+    Ok(Verdict::Forward)
+}
+
+/// Who: the key and its tenant, before the body is read.
+fn who(gateway: &Gateway, catalog: &Catalog, headers: &HeaderMap) -> Result<Principal, Fault> {
+    let secret = presented(headers)?;
+    let digest = gateway.hasher.digest(secret).ok_or(Fault::InvalidKey)?;
+    let principal = catalog.principal(&digest).ok_or(Fault::InvalidKey)?;
+    let now = wall_now();
+    let ApiKey {
+        disabled,
+        expires_at,
+        retired,
+        ..
+    } = &*principal.key;
+    if retired.as_ref().is_some_and(|old| old.digest == digest && old.until <= now) {
+        return Err(Fault::InvalidKey);
+    }
+    if *disabled {
+        return Err(Fault::KeyDisabled);
+    }
+    if expires_at.is_some_and(|at| at <= now) {
+        return Err(Fault::KeyExpired);
+    }
+    if principal.tenant.status == TenantStatus::Suspended {
+        return Err(Fault::TenantSuspended);
+    }
+    Ok(principal)
+}
+
+/// The one credential a request carries: `Authorization: Bearer`, or `x-api-key`, or both if they are the same.
+fn presented(headers: &HeaderMap) -> Result<&[u8], Fault> {
+    let bearer = headers.get_all(AUTHORIZATION).iter().map(|value| {
+        let value = value.as_bytes();
+        match value.get(..7) {
+            Some(scheme) if scheme.eq_ignore_ascii_case(b"bearer ") => value.get(7..).unwrap_or_default().trim_ascii(),
+            Some(_) | None => b"",
+        }
+    });
+    let mut all = bearer.chain(headers.get_all("x-api-key").iter().map(|value| value.as_bytes().trim_ascii()));
+    let first = all.next().ok_or(Fault::InvalidKey)?;
+    if all.any(|other| other != first) {
+        return Err(Fault::ConflictingCredentials);
+    }
+    Ok(first)
+}
+
+/// What: the body, and the model it asks for.
+async fn what(
+    gateway: &Gateway,
+    catalog: &Catalog,
+    principal: &Principal,
+    route: Route,
+    session: &mut Session,
+) -> Result<(Box<Work>, (Bytes, Hold)), Fault> {
+    let bounds = body::Bounds {
+        bytes: gateway.bounds.max_body_bytes,
+        time: gateway.bounds.body_timeout,
+    };
+    let (bytes, hold) = body::read(session.as_mut(), bounds, &gateway.budget).await?;
+    let content_type = session.req_header().headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let parsed = llm::read(route, content_type, &bytes).map_err(Fault::Body)?;
+    let model = catalog.model_named(&parsed.model).filter(|model| model.enabled);
+    let model = model.ok_or_else(|| Fault::ModelNotFound(parsed.model.clone()))?;
+    if !may_use(&principal.tenant, &principal.key, model) {
+        return Err(Fault::ModelNotAllowed(parsed.model.clone()));
+    }
+    if !serves(model, route) {
+        return Err(Fault::BadRequest("The model's upstream does not serve this route."));
+    }
+    let bytes = llm::rewrite(&bytes, &parsed, &model.upstream_model, &Extras::default());
+    let work = Box::new(Work {
+        model: model.clone(),
+        parsed,
+        session: None,
+        prefix: Vec::new(),
+        body_len: bytes.len(),
+        lease: Lease::default(),
+        answer: Answer::default(),
+    });
+    Ok((work, (bytes, hold)))
+}
+
+fn may_use(tenant: &Tenant, key: &ApiKey, model: &Model) -> bool {
+    [&tenant.allowed_models, &key.allowed_models]
+        .into_iter()
+        .flatten()
+        .all(|allowed| allowed.contains(&model.name))
+}
+
+/// Whether the upstream of a model speaks a route's dialect. Engines of their own right serve Anthropic's routes beside
+/// OpenAI's.
+fn serves(model: &Model, route: Route) -> bool {
+    match (route.dialect(), model.protocol) {
+        (Dialect::Openai, Protocol::Openai) | (Dialect::Anthropic, Protocol::Anthropic) => true,
+        (Dialect::Anthropic, Protocol::Openai) => {
+            matches!(model.engine, Engine::Vllm | Engine::Sglang | Engine::LlamaCpp | Engine::Ollama)
+        }
+        (Dialect::Openai, Protocol::Anthropic) => false,
+    }
+}
+
+/// May it spend: requests, tokens and budget of the key and of its tenant, all or nothing, before it may queue.
+fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
+    let input = estimate::input_tokens(work.parsed.text_bytes);
+    let learned = gateway
+        .limits
+        .learned_output(&principal.tenant.id, &work.model.id)
+        .saturating_mul(work.parsed.choices);
+    let prices = work.model.prices;
+    let expected = Spent {
+        input,
+        cached_input: 0,
+        output: estimate::output_tokens(work.parsed.max_tokens, learned),
+        answered: true,
+    };
+    let ask = limits::Ask {
+        input_tokens: input,
+        max_tokens: work.parsed.max_tokens,
+        learned_output: learned,
+        cost_estimate: expected.cost(&prices).total(),
+    };
+    let reserved = gateway.limits.reserve(principal, &ask, gateway.limits.now(), wall_now());
+    let reservation = reserved.map_err(|exceeded| match exceeded {
+        Exceeded::Rate { retry_after, scope, .. } => Fault::RateLimited { retry_after, scope },
+        Exceeded::TooLarge => Fault::ExceedsQuota,
+        Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
+        // Deleted between authentication and this step.
+        Exceeded::Gone => Fault::InvalidKey,
+    })?;
+    work.lease.reserve(reservation, input, prices);
+    Ok(())
+}
+
+fn wall_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// When: a slot by fair share, unless the client leaves or its patience ends.
+async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
+    let patience = session
+        .req_header()
+        .headers
+        .get(PATIENCE)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_millis);
+    let ask = Ask {
+        tenant: principal.tenant.id,
+        key: principal.key.id,
+        model: work.model.id,
+        input_tokens: estimate::input_tokens(work.parsed.text_bytes),
+        max_tokens: work.parsed.max_tokens,
+        body_bytes: work.body_len as u64,
+        patience,
+    };
+    let permit = tokio::select! {
+        biased;
+        permit = gateway.admission.admit(ask) => permit.map_err(refusal)?,
+        fault = left(session.as_mut()) => return Err(fault),
+    };
+    work.lease.grant(permit);
+    Ok(())
+}
+
+/// Resolves when the client leaves, or sends what it should not: Pingora does not watch it while a filter waits.
+async fn left(session: &mut ServerSession) -> Fault {
+    match session.read_body_or_idle(true).await {
+        Err(error) if *error.etype() == pingora::ErrorType::ConnectError => Fault::BadRequest("Pipelined requests are not supported."),
+        Ok(_) | Err(_) => Fault::ClientGone,
+    }
+}
+
+fn refusal(refusal: Refusal) -> Fault {
+    match refusal {
+        Refusal::QueueFull { retry_after } => Fault::QueueFull { retry_after },
+        Refusal::TimedOut { retry_after, .. } => Fault::QueueTimeout { retry_after },
+        Refusal::ShuttingDown => Fault::ShuttingDown,
+        // Deleted between authentication and admission.
+        Refusal::UnknownTenant => Fault::InvalidKey,
+    }
+}
+
+/// The last thing before the upstream: from here on the replay stands for the client's session.
+fn forward(session: &mut Session, work: &Work, (bytes, hold): (Bytes, Hold)) -> Home {
+    let timeouts = work.model.timeouts;
+    let deadlines = Deadlines {
+        first_byte: Duration::from_secs(u64::from(timeouts.first_byte_secs)),
+        idle: Duration::from_secs(u64::from(timeouts.idle_secs)),
+        total: Duration::from_secs(u64::from(timeouts.total_secs)),
+    };
+    replay::wrap(session.as_mut(), bytes, hold, deadlines)
+}
+
+/// Answers without an upstream.
+async fn reply(session: &mut Session, ctx: &mut RequestCtx, content_type: &'static str, body: Bytes) -> Result<Verdict, Fault> {
+    fail_to_proxy::reply(session, ctx, content_type, body)
+        .await
+        .map_err(|_| Fault::ClientGone)?;
+    Ok(Verdict::Answered)
+}
+
+fn models(catalog: &Catalog, principal: &Principal) -> Bytes {
+    let mut models: Vec<_> = catalog
+        .models()
+        .values()
+        .filter(|model| model.enabled && may_use(&principal.tenant, &principal.key, model))
+        .collect();
+    models.sort_by(|a, b| a.name.cmp(&b.name));
+    llm::models_body(models.iter().map(|model| listed(model)))
+}
+
+fn model(catalog: &Catalog, principal: &Principal, name: &str) -> Result<Bytes, Fault> {
+    let model = catalog
+        .model_named(name)
+        .filter(|model| model.enabled && may_use(&principal.tenant, &principal.key, model));
+    let model = model.ok_or_else(|| Fault::ModelNotFound(name.to_owned()))?;
+    Ok(llm::model_body(&listed(model)))
+}
+
+fn listed(model: &Model) -> llm::ListedModel<'_> {
+    llm::ListedModel {
+        id: &model.name,
+        created: model.provenance.created_at.0 / 1000,
+        context_window: model.context_window,
+    }
+}
+
+/// Whether the client waits for a go-ahead that it never got, so that nothing of its body is on the way.
+pub(in crate::proxy) fn expects_continue(session: &Session) -> bool {
+    session.req_header().headers.contains_key(EXPECT) && session.response_written().is_none()
+}

@@ -1,0 +1,112 @@
+//! The head of the answer: judged, stripped to an allow-list, and signed with our own headers.
+
+use std::time::Instant;
+
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::super::ctx::RequestCtx;
+use super::super::rates;
+use super::super::rescue::Fault;
+use crate::llm::Tap;
+use crate::upstreams::Outcome;
+
+/// What an upstream may tell the client. The rest (cookies, the upstream account's rate limits and organisation, its
+/// server's name) is nobody's business; hop-by-hop fields are framed anew.
+const PASSED_BACK: [HeaderName; 14] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    http::header::CONTENT_ENCODING,
+    http::header::CONTENT_DISPOSITION,
+    http::header::CONTENT_LANGUAGE,
+    http::header::DATE,
+    CACHE_CONTROL,
+    http::header::RETRY_AFTER,
+    HeaderName::from_static("retry-after-ms"),
+    HeaderName::from_static("x-should-retry"),
+    HeaderName::from_static("openai-processing-ms"),
+    HeaderName::from_static("openai-version"),
+    HeaderName::from_static("openai-model"),
+];
+
+/// Takes note of the head as it came, and refuses what cannot be an answer.
+pub(in crate::proxy) fn judge(head: &ResponseHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
+    let Some(work) = &mut ctx.work else { return Err(Fault::Internal) };
+    if head.status.is_informational() {
+        return Ok(());
+    }
+    let now = Instant::now();
+    work.answer.head_at = Some(now);
+    work.answer.status = Some(head.status.as_u16());
+    if let Some(chosen) = work.lease.chosen() {
+        chosen.outcome(Outcome::HeadReceived {
+            status: head.status.as_u16(),
+            latency: now - work.answer.attempt_at.unwrap_or(now),
+        });
+    }
+    if head.status.is_redirection() {
+        return Err(Fault::UpstreamError(
+            "The upstream answered with a redirect, which is not followed.",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes the head that the client gets.
+pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
+    if head.status.is_informational() {
+        return Ok(());
+    }
+    let mut ours = ResponseHeader::build_no_case(head.status, Some(16))?;
+    ours.set_version(head.version);
+    for name in &PASSED_BACK {
+        if let Some(value) = head.headers.get(name) {
+            ours.insert_header(name.clone(), value.clone())?;
+        }
+    }
+    let event_stream = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    if event_stream {
+        ours.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
+        ours.insert_header("x-accel-buffering", HeaderValue::from_static("no"))?;
+    }
+    sign(&mut ours, ctx)?;
+    ctx.status = head.status.as_u16();
+    if let (Some(work), Some(route)) = (&mut ctx.work, ctx.route) {
+        work.answer.event_stream = event_stream;
+        ours.insert_header(
+            "x-obleth-queue-ms",
+            HeaderValue::from(u64::try_from(work.lease.waited().as_millis()).unwrap_or(u64::MAX)),
+        )?;
+        if let Ok(name) = HeaderValue::from_str(&work.model.name) {
+            ours.insert_header("x-obleth-model", name)?;
+        }
+        if head.status.is_success() {
+            let tap = Tap::new(route, event_stream, work.parsed.injected_usage());
+            if tap.may_shorten() && ours.headers.contains_key(CONTENT_LENGTH) {
+                ours.remove_header(&CONTENT_LENGTH);
+                if session.req_header().version == http::Version::HTTP_11 {
+                    ours.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+                }
+            }
+            work.answer.tap = Some(tap);
+        } else if work.lease.chosen().is_some_and(|chosen| chosen.credential().is_some()) {
+            work.answer.masked = Some(Vec::new());
+        }
+    }
+    *head = ours;
+    Ok(())
+}
+
+/// The headers of every answer on the data plane.
+pub(in crate::proxy) fn sign(head: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
+    head.insert_header("x-request-id", ctx.shown_id.clone())?;
+    head.insert_header("x-obleth-request-id", ctx.own_id.clone())?;
+    ctx.rates.as_ref().map_or(Ok(()), |view| rates::write(head, view))
+}

@@ -1,0 +1,81 @@
+//! Whether an attempt is repeated on another endpoint.
+//!
+//! An inference is not repeated by guess: a POST is sent again only if no upstream can have executed it. That is so when
+//! no connection came about, and when the endpoint died before it was handed the last byte of the body. A connection
+//! taken from the pool that turns out dead after the whole body was written proves nothing (the endpoint may have died
+//! of this very request), so it is repeated only where the operator said that twice is better than not at all
+//! (`retry_after_dispatch`).
+//!
+//! Pingora marks errors with `RetryType::ReusedOnly`, whose `retry()` panics until it is decided; every error that
+//! leaves this file is decided.
+
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::super::Gateway;
+use super::super::clockwork::Late;
+use super::super::ctx::RequestCtx;
+use super::super::rescue::Fault;
+use crate::upstreams::{ConnectFailure, Outcome};
+
+pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
+    report(ctx, Outcome::ConnectFailed(failure(&error)));
+    let again = may_repeat(gateway, ctx);
+    error.set_retry(again);
+    if !again {
+        ctx.fault = Some(Fault::UpstreamUnreachable);
+    }
+    error
+}
+
+pub(in crate::proxy) fn error_while_proxy(
+    gateway: &Gateway,
+    session: &Session,
+    ctx: &mut RequestCtx,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
+    error.set_retry(false);
+    if ctx.fault.is_some() || *error.esource() != ErrorSource::Upstream {
+        if Late::of(&error).is_some() {
+            report(ctx, Outcome::TimedOut);
+        }
+        return error;
+    }
+    report(ctx, Outcome::DiedMidway);
+    let untouched = session.as_ref().response_written().is_none();
+    let handed_out = ctx.home.as_ref().is_none_or(super::super::replay::Home::body_handed_out);
+    let willing = ctx.work.as_ref().is_some_and(|work| work.model.retry_after_dispatch);
+    let lawful = !handed_out || (willing && (reused || died_without_a_word(ctx)));
+    error.set_retry(untouched && lawful && may_repeat(gateway, ctx));
+    error
+}
+
+fn failure(error: &Error) -> ConnectFailure {
+    match error.etype() {
+        ErrorType::ConnectRefused => ConnectFailure::Refused,
+        ErrorType::ConnectTimedout => ConnectFailure::TimedOut,
+        ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
+        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => ConnectFailure::Tls,
+        _ => ConnectFailure::Other,
+    }
+}
+
+fn died_without_a_word(ctx: &RequestCtx) -> bool {
+    ctx.work.as_ref().is_some_and(|work| work.answer.status.is_none())
+}
+
+/// Tells the endpoint's record how the attempt went.
+fn report(ctx: &RequestCtx, outcome: Outcome) {
+    if let Some(chosen) = ctx.work.as_ref().and_then(|work| work.lease.chosen()) {
+        chosen.outcome(outcome);
+    }
+}
+
+/// Whether another attempt is allowed by the model's limit and by the retry budget, which keeps a failing model from being
+/// asked twice as often as a healthy one. Asking spends.
+fn may_repeat(gateway: &Gateway, ctx: &RequestCtx) -> bool {
+    ctx.work
+        .as_ref()
+        .is_some_and(|work| work.answer.attempts <= work.model.max_retries && gateway.upstreams.may_retry(&work.model.id))
+}

@@ -1,0 +1,228 @@
+//! Budgets: what may be spent per day, month or lifetime, by the UTC calendar.
+//!
+//! A request belongs to the period in which it began, as its ledger row does. All three periods are counted for
+//! everybody at all times, so a budget that is set or changed in the middle of a month knows what was spent before it.
+//! What is held by running requests is counted apart and belongs to no period.
+
+use std::time::Duration;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+use crate::units::{PicoUsd, UnixMs};
+
+/// When a budget starts anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// At midnight.
+    Day,
+    /// On the first of the month.
+    Month,
+    /// Never.
+    Lifetime,
+}
+
+/// An amount of both things that budgets count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sum {
+    /// Money.
+    pub cost: PicoUsd,
+    /// Input and output tokens together.
+    pub tokens: u64,
+}
+
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.cost = PicoUsd(self.cost.0.saturating_add(other.cost.0));
+        self.tokens = self.tokens.saturating_add(other.tokens);
+    }
+
+    fn take_off(&mut self, other: Self) {
+        debug_assert!(
+            self.cost >= other.cost && self.tokens >= other.tokens,
+            "given back more than was held"
+        );
+        self.cost = PicoUsd(self.cost.0.saturating_sub(other.cost.0));
+        self.tokens = self.tokens.saturating_sub(other.tokens);
+    }
+}
+
+/// The budget itself; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// The period of both.
+    pub period: Period,
+    /// Money.
+    pub cost: Option<PicoUsd>,
+    /// Input and output tokens together.
+    pub tokens: Option<u64>,
+}
+
+/// The budget is used up until the period ends; `None` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the budget is used up")]
+pub struct Exhausted {
+    /// Time to the end of the period.
+    pub reset_after: Option<Duration>,
+}
+
+/// What a running request holds of a budget; to be given to [`Spent::release`] once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held(Sum);
+
+/// The counters of one tenant or key; at first, nothing was ever spent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Spent {
+    day: Counter,
+    month: Counter,
+    lifetime: Sum,
+    held: Sum,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Counter {
+    starts: UnixMs,
+    ends: UnixMs,
+    sum: Sum,
+}
+
+impl Spent {
+    /// What a request of `estimate` would hold. Its input must fit; of its guessed output as much is held as is left, so
+    /// that a guess alone refuses nobody. A request that costs nothing is not refused for want of money.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn check(&mut self, cap: &Cap, input_tokens: u64, estimate: Sum, wall: UnixMs) -> Result<Held, Exhausted> {
+        self.roll(wall);
+        let spent = self.of(cap.period);
+        let mut held = estimate;
+        if let Some(limit) = cap.tokens {
+            let left = limit.saturating_sub(spent.tokens.saturating_add(self.held.tokens));
+            if left < input_tokens.max(1) {
+                return Err(self.exhausted(cap.period, wall));
+            }
+            held.tokens = held.tokens.min(left);
+        }
+        if let Some(PicoUsd(limit)) = cap.cost {
+            let left = limit.saturating_sub(spent.cost.0.saturating_add(self.held.cost.0));
+            if left == 0 && estimate.cost.0 > 0 {
+                return Err(self.exhausted(cap.period, wall));
+            }
+            held.cost = PicoUsd(held.cost.0.min(left));
+        }
+        Ok(Held(held))
+    }
+
+    /// Holds what [`check`](Self::check) says, until it is [released](Self::release).
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn hold(&mut self, cap: &Cap, input_tokens: u64, estimate: Sum, wall: UnixMs) -> Result<Held, Exhausted> {
+        let held = self.check(cap, input_tokens, estimate, wall)?;
+        self.held.add(held.0);
+        Ok(held)
+    }
+
+    /// Gives back what a request held.
+    pub fn release(&mut self, held: Held) {
+        self.held.take_off(held.0);
+    }
+
+    /// Counts what a request that began at `began` used. A period that is over takes no more.
+    pub fn count(&mut self, used: Sum, began: UnixMs) {
+        self.roll(began);
+        for counter in [&mut self.day, &mut self.month] {
+            if began >= counter.starts {
+                counter.sum.add(used);
+            }
+        }
+        self.lifetime.add(used);
+    }
+
+    /// What was spent in a period up to `wall`, without what is held.
+    #[must_use]
+    pub fn spent(&mut self, period: Period, wall: UnixMs) -> Sum {
+        self.roll(wall);
+        self.of(period)
+    }
+
+    /// What running requests hold.
+    #[must_use]
+    pub const fn held(&self) -> Sum {
+        self.held
+    }
+
+    const fn of(&self, period: Period) -> Sum {
+        match period {
+            Period::Day => self.day.sum,
+            Period::Month => self.month.sum,
+            Period::Lifetime => self.lifetime,
+        }
+    }
+
+    /// Starts the periods anew that have ended. A wall clock that is set back starts nothing.
+    fn roll(&mut self, wall: UnixMs) {
+        if wall >= self.day.ends {
+            self.day = Counter::new(Period::Day, wall);
+        }
+        if wall >= self.month.ends {
+            self.month = Counter::new(Period::Month, wall);
+        }
+    }
+
+    fn exhausted(&self, period: Period, wall: UnixMs) -> Exhausted {
+        let ends = match period {
+            Period::Day => Some(self.day.ends),
+            Period::Month => Some(self.month.ends),
+            Period::Lifetime => None,
+        };
+        Exhausted {
+            reset_after: ends.map(|ends| Duration::from_millis(u64::try_from(ends.0.saturating_sub(wall.0)).unwrap_or(0))),
+        }
+    }
+}
+
+/// A period that is over: the first request starts one.
+impl Default for Counter {
+    fn default() -> Self {
+        Self {
+            starts: UnixMs(i64::MIN),
+            ends: UnixMs(i64::MIN),
+            sum: Sum::default(),
+        }
+    }
+}
+
+impl Counter {
+    fn new(period: Period, wall: UnixMs) -> Self {
+        let (starts, ends) = span(period, wall);
+        Self {
+            starts,
+            ends,
+            sum: Sum::default(),
+        }
+    }
+}
+
+/// The first millisecond of the period that `wall` lies in, and the first of the next.
+#[must_use]
+pub fn span(period: Period, wall: UnixMs) -> (UnixMs, UnixMs) {
+    const ALWAYS: (UnixMs, UnixMs) = (UnixMs(i64::MIN), UnixMs(i64::MAX));
+    let Ok(at) = Timestamp::from_millisecond(wall.0) else {
+        return ALWAYS; // beyond the year 9999
+    };
+    let date = at.to_zoned(TimeZone::UTC).date();
+    let (starts, length) = match period {
+        Period::Day => (date, 1.day()),
+        Period::Month => (date.first_of_month(), 1.month()),
+        Period::Lifetime => return ALWAYS,
+    };
+    let ends = starts.checked_add(length).ok().and_then(midnight).unwrap_or(ALWAYS.1);
+    (midnight(starts).unwrap_or(ALWAYS.0), ends)
+}
+
+fn midnight(date: Date) -> Option<UnixMs> {
+    let zoned = date.to_zoned(TimeZone::UTC).ok()?;
+    Some(UnixMs(zoned.timestamp().as_millisecond()))
+}

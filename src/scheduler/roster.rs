@@ -1,0 +1,562 @@
+//! Who takes part, live: groups, tenants, keys and models come, change (R8), move (R9) and go while requests wait and run.
+//!
+//! What is deleted with requests still running is *doomed*: it refuses newcomers and is freed by its last request.
+
+use std::sync::Arc;
+
+use super::Scheduler;
+use super::arena::{BranchIx, GroupIx, Handle, Ix, KeyIx, LaneIx, ModelIx, PoolIx, QueueIx, TenantIx, TicketIx};
+use super::cost::{Cost, Learned};
+use super::heap::Stamp;
+use super::tag::Tag;
+use super::ticket::State;
+use super::tree::{Backlog, Clock, Group, Key, Lane, Model, Pool, Tenant, UNLIMITED};
+use crate::id::{ModelId, TenantId};
+use crate::units::Weight;
+
+/// What is agreed with a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantTerms {
+    /// The group it shares in.
+    pub group: Handle<GroupIx>,
+    /// Its share in it.
+    pub weight: Weight,
+    /// How many of its requests may run at once; more wait.
+    pub max_in_flight: Option<u32>,
+    /// How many may wait, within R12's bound.
+    pub max_queued: Option<u32>,
+}
+
+impl Scheduler {
+    /// Sets how many requests may run at once. 0 admits nothing; running requests are never cut.
+    pub fn set_max_in_flight(&mut self, max: u32) {
+        self.node.max = max;
+        self.dispatch();
+    }
+
+    /// Adds a group.
+    pub fn add_group(&mut self, name: &Arc<str>, weight: Weight) -> Handle<GroupIx> {
+        let group = self.groups.insert(Group {
+            tag: Tag::new(self.node.clock.v, weight.get()),
+            clock: Clock::new(),
+            ready: 0,
+            in_flight: 0,
+            queued: 0,
+            branches: Vec::new(),
+            served: Cost::ZERO,
+            active_tick: self.tick,
+            tenants: 0,
+            doomed: false,
+            name: Arc::clone(name),
+        });
+        self.groups.handle(group)
+    }
+
+    /// Changes a group's weight; the next pick obeys it.
+    pub fn set_group_weight(&mut self, group: Handle<GroupIx>, weight: Weight) {
+        let Some(ix) = self.groups.find(group) else { return };
+        let group = &mut self.groups[ix];
+        if group.tag.weight() == weight.get() {
+            return;
+        }
+        let by_node = group.tag.rescale(self.node.clock.v, weight.get());
+        let key = group.tag.start;
+        for branch in group.branches.clone() {
+            if !branch.is_some() {
+                continue;
+            }
+            let pool = self.pool_of(branch);
+            let by_model = self.branches[branch].tag.rescale(self.pools[pool].clock.v, weight.get());
+            let model_key = self.branches[branch].tag.start;
+            self.relist_branch(branch, pool, by_node.then_some(key), by_model.then_some(model_key));
+        }
+    }
+
+    /// Removes a group. Tenants that are still in it, running out, keep it until they go.
+    pub fn remove_group(&mut self, group: Handle<GroupIx>) {
+        let Some(ix) = self.groups.find(group) else { return };
+        self.groups[ix].doomed = true;
+        self.retire_group(ix);
+    }
+
+    /// Adds a tenant. `None` if its group is gone.
+    pub fn add_tenant(&mut self, id: TenantId, terms: &TenantTerms) -> Option<Handle<TenantIx>> {
+        let group = self.groups.find(terms.group)?;
+        let weight = terms.weight.get();
+        self.groups[group].tenants += 1;
+        let tenant = self.tenants.insert(Tenant {
+            group,
+            tag: Tag::new(self.groups[group].clock.v, weight),
+            burst: Tag::distance(self.settings.idle_burst, weight),
+            ready: 0,
+            in_flight: 0,
+            queued: 0,
+            max_in_flight: terms.max_in_flight.unwrap_or(UNLIMITED),
+            max_queued: terms.max_queued.unwrap_or(UNLIMITED),
+            first_lane: LaneIx::NONE,
+            queued_bytes: 0,
+            served: Cost::ZERO,
+            active_tick: 0,
+            listed: false,
+            doomed: false,
+            backlog: Backlog::default(),
+            learned: Vec::new(),
+            id,
+        });
+        Some(self.tenants.handle(tenant))
+    }
+
+    /// Changes what is agreed with a tenant; the next pick obeys it. Its waiters move with it into another group.
+    pub fn set_tenant(&mut self, tenant: Handle<TenantIx>, terms: &TenantTerms) {
+        let Some(ix) = self.tenants.find(tenant) else { return };
+        if let Some(group) = self.groups.find(terms.group)
+            && group != self.tenants[ix].group
+        {
+            self.move_tenant(ix, group);
+        }
+        self.set_tenant_weight(ix, terms.weight.get());
+        self.tenants[ix].max_queued = terms.max_queued.unwrap_or(UNLIMITED);
+
+        let was_open = self.tenants[ix].is_open();
+        let max = terms.max_in_flight.unwrap_or(UNLIMITED);
+        if was_open && self.tenants[ix].in_flight >= max {
+            self.park_tenant(ix);
+        }
+        self.tenants[ix].max_in_flight = max;
+        if !was_open && self.tenants[ix].is_open() {
+            self.unpark_tenant(ix);
+            self.dispatch();
+        }
+    }
+
+    /// Removes a tenant: its waiters are dismissed, its running requests run on.
+    pub fn remove_tenant(&mut self, tenant: Handle<TenantIx>) {
+        let Some(ix) = self.tenants.find(tenant) else { return };
+        for ticket in self.waiters(|_, ticket| ticket.tenant == ix) {
+            self.dismiss(ticket);
+        }
+        self.tenants[ix].doomed = true;
+        self.retire(ix, KeyIx::NONE, ModelIx::NONE);
+    }
+
+    /// Adds a key of a tenant. `None` if the tenant is gone.
+    pub fn add_key(&mut self, tenant: Handle<TenantIx>, max_in_flight: Option<u32>) -> Option<Handle<KeyIx>> {
+        let key = Key {
+            tenant: self.tenants.find(tenant)?,
+            max_in_flight: max_in_flight.unwrap_or(UNLIMITED),
+            in_flight: 0,
+            queued: 0,
+            first_queue: QueueIx::NONE,
+            doomed: false,
+        };
+        let key = self.keys.insert(key);
+        Some(self.keys.handle(key))
+    }
+
+    /// Changes a key's cap. The requests it has running count from the start.
+    pub fn set_key(&mut self, key: Handle<KeyIx>, max_in_flight: Option<u32>) {
+        let Some(ix) = self.keys.find(key) else { return };
+        let max = max_in_flight.unwrap_or(UNLIMITED);
+        if max != UNLIMITED {
+            self.queue_apart(ix);
+        }
+        let was_open = self.keys[ix].is_open();
+        if was_open && self.keys[ix].in_flight >= max {
+            self.park_key(ix);
+        }
+        self.keys[ix].max_in_flight = max;
+        if !was_open && self.keys[ix].is_open() {
+            self.unpark_key(ix);
+            self.dispatch();
+        }
+    }
+
+    /// Removes a key. Its requests, waiting and running, were let in and go on.
+    pub fn remove_key(&mut self, key: Handle<KeyIx>) {
+        let Some(ix) = self.keys.find(key) else { return };
+        self.keys[ix].doomed = true;
+        self.retire(TenantIx::NONE, ix, ModelIx::NONE);
+    }
+
+    /// Adds a model whose requests cost `percent` of their tokens. `None` caps nothing.
+    pub fn add_model(&mut self, id: ModelId, percent: u32, cap: Option<u32>) -> Handle<ModelIx> {
+        let model = self.models.insert(Model {
+            pool: self.shared,
+            percent,
+            mean: Learned::AT_FIRST,
+            in_flight: 0,
+            queued: 0,
+            doomed: false,
+            id: Some(id),
+        });
+        let handle = self.models.handle(model);
+        self.set_model(handle, percent, cap);
+        handle
+    }
+
+    /// Changes a model. A cap that comes or goes moves its waiters to another pool, in the order they came.
+    pub fn set_model(&mut self, model: Handle<ModelIx>, percent: u32, cap: Option<u32>) {
+        let Some(ix) = self.models.find(model) else { return };
+        self.models[ix].percent = percent;
+        let pool = self.models[ix].pool;
+        match (pool == self.shared, cap) {
+            (true, None) => {}
+            (true, Some(cap)) => {
+                let own = self.pools.insert(Pool::new(cap));
+                self.move_model(ix, own);
+            }
+            (false, Some(cap)) => {
+                self.pools[pool].cap = cap;
+                self.room.set(pool, self.pools[pool].has_room());
+            }
+            (false, None) => {
+                self.move_model(ix, self.shared);
+                self.free_pool(pool);
+            }
+        }
+        self.dispatch();
+    }
+
+    /// Removes a model. Its requests, waiting and running, were let in and go on.
+    pub fn remove_model(&mut self, model: Handle<ModelIx>) {
+        let Some(ix) = self.models.find(model) else { return };
+        self.models[ix].doomed = true;
+        self.retire(TenantIx::NONE, KeyIx::NONE, ix);
+    }
+
+    /// Makes the shared pool and the model that stands for unknown ones.
+    pub(super) fn open_for_unlisted_models(&mut self) {
+        self.shared = self.pools.insert(Pool::new(UNLIMITED));
+        self.room.set(self.shared, true);
+        self.unlisted = self.models.insert(Model {
+            pool: self.shared,
+            percent: 100,
+            mean: Learned::AT_FIRST,
+            in_flight: 0,
+            queued: 0,
+            doomed: false,
+            id: None,
+        });
+    }
+
+    /// Frees what is doomed and has run out. `NONE` is nothing.
+    pub(super) fn retire(&mut self, tenant: TenantIx, key: KeyIx, model: ModelIx) {
+        if model.is_some() && self.models[model].doomed && self.models[model].in_flight + self.models[model].queued == 0 {
+            self.free_model(model);
+        }
+        if key.is_some() && self.keys[key].doomed && self.keys[key].in_flight + self.keys[key].queued == 0 {
+            self.free_key(key);
+        }
+        if tenant.is_some() && self.tenants[tenant].doomed && self.tenants[tenant].in_flight + self.tenants[tenant].queued == 0 {
+            self.free_tenant(tenant);
+        }
+    }
+
+    fn set_tenant_weight(&mut self, ix: TenantIx, weight: u32) {
+        let tenant = &mut self.tenants[ix];
+        if tenant.tag.weight() == weight {
+            return;
+        }
+        tenant.burst = Tag::distance(self.settings.idle_burst, weight);
+        let by_node = tenant.tag.rescale(self.groups[tenant.group].clock.v, weight);
+        let key = tenant.tag.start;
+        for lane in self.lanes_of(ix) {
+            let branch = self.lanes[lane].branch;
+            let by_model = self.lanes[lane].tag.rescale(self.branches[branch].clock.v, weight);
+            let model_key = self.lanes[lane].tag.start;
+            self.relist_lane(lane, by_node.then_some(key), by_model.then_some(model_key));
+        }
+    }
+
+    /// R8: a tag that decreased is listed again under its new value; the entry before it is void.
+    fn relist_lane(&mut self, ix: LaneIx, by_node: Option<u64>, by_model: Option<u64>) {
+        #[cfg(test)]
+        if self.mutation == Some(super::tests::Mutation::SkipRelisting) {
+            return;
+        }
+        let branch = &mut self.branches[self.lanes[ix].branch];
+        let lanes = &mut self.lanes;
+        if let Some(key) = by_node
+            && lanes[ix].node_entry.is_some()
+        {
+            let valid = |entry: &super::heap::Entry<LaneIx>| lanes[entry.owner].node_entry == entry.stamp;
+            lanes[ix].node_entry = branch.by_node.push_lower(key, ix, &mut self.stamps, valid);
+        }
+        if let Some(key) = by_model
+            && lanes[ix].model_entry.is_some()
+        {
+            let valid = |entry: &super::heap::Entry<LaneIx>| lanes[entry.owner].model_entry == entry.stamp;
+            lanes[ix].model_entry = branch.by_model.push_lower(key, ix, &mut self.stamps, valid);
+        }
+    }
+
+    /// The same for a branch.
+    fn relist_branch(&mut self, ix: BranchIx, pool: PoolIx, by_node: Option<u64>, by_model: Option<u64>) {
+        #[cfg(test)]
+        if self.mutation == Some(super::tests::Mutation::SkipRelisting) {
+            return;
+        }
+        let pool = &mut self.pools[pool];
+        let branches = &mut self.branches;
+        if let Some(key) = by_node
+            && branches[ix].node_entry.is_some()
+        {
+            let valid = |entry: &super::heap::Entry<BranchIx>| branches[entry.owner].node_entry == entry.stamp;
+            branches[ix].node_entry = pool.by_node.push_lower(key, ix, &mut self.stamps, valid);
+        }
+        if let Some(key) = by_model
+            && branches[ix].model_entry.is_some()
+        {
+            let valid = |entry: &super::heap::Entry<BranchIx>| branches[entry.owner].model_entry == entry.stamp;
+            branches[ix].model_entry = pool.by_model.push_lower(key, ix, &mut self.stamps, valid);
+        }
+    }
+
+    /// R9: the waiters leave the old group's ready sets and enter the new group's, where the tenant starts like one who
+    /// comes back from idleness without a burst.
+    fn move_tenant(&mut self, ix: TenantIx, to: GroupIx) {
+        let lanes = self.lanes_of(ix);
+        for &lane in &lanes {
+            self.hide(lane, self.lanes[lane].ready);
+        }
+        let from = self.tenants[ix].group;
+        let Tenant { in_flight, queued, .. } = self.tenants[ix];
+        for (group, sign) in [(from, false), (to, true)] {
+            let group = &mut self.groups[group];
+            let change = |count: u32, by: u32| if sign { count + by } else { count - by };
+            group.in_flight = change(group.in_flight, in_flight);
+            group.queued = change(group.queued, queued);
+            group.tenants = change(group.tenants, 1);
+            group.active_tick = self.tick;
+        }
+        let weight = self.tenants[ix].tag.weight();
+        self.tenants[ix].group = to;
+        self.tenants[ix].tag = Tag::new(self.groups[to].clock.v, weight);
+        for &lane in &lanes {
+            let branch = self.branch_for(to, self.lanes[lane].pool);
+            let clock = self.branches[branch].clock.v;
+            let lane = &mut self.lanes[lane];
+            lane.branch = branch;
+            lane.node_entry = Stamp::NONE;
+            lane.model_entry = Stamp::NONE;
+            lane.tag = Tag::new(clock, weight);
+        }
+        if self.tenants[ix].is_open() {
+            self.unpark_tenant(ix);
+        }
+        self.retire_group(from);
+    }
+
+    /// Moves a model's slots and waiters to another pool.
+    fn move_model(&mut self, ix: ModelIx, to: PoolIx) {
+        let from = self.models[ix].pool;
+        let waiters = self.waiters(|scheduler, ticket| {
+            let pool = scheduler.models[ticket.model].pool;
+            pool == from || pool == to
+        });
+        for &waiter in &waiters {
+            self.unlink(waiter);
+        }
+        self.models[ix].pool = to;
+        let slots = self.models[ix].in_flight;
+        self.pools[from].in_flight -= slots;
+        self.pools[to].in_flight += slots;
+        for pool in [from, to] {
+            self.room.set(pool, self.pools[pool].has_room());
+        }
+        for &waiter in &waiters {
+            self.link(waiter);
+        }
+    }
+
+    /// A key that gets a cap gets lists of its own: its waiters leave the plain ones.
+    fn queue_apart(&mut self, key: KeyIx) {
+        if self.keys[key].max_in_flight != UNLIMITED || self.keys[key].queued == 0 {
+            return;
+        }
+        for ix in self.waiters(|_, ticket| ticket.key == key && !ticket.queue.is_some()) {
+            let lane = self.tickets[ix].lane;
+            self.lanes[lane].plain.unlink(&mut self.tickets, ix);
+            let queue = self.queue_in(lane, key).unwrap_or_else(|| self.open_queue(lane, key));
+            self.tickets[ix].queue = queue;
+            self.queues[queue].fifo.push(&mut self.tickets, ix);
+            self.enlist_queue(queue);
+        }
+    }
+
+    fn queue_in(&self, lane: LaneIx, key: KeyIx) -> Option<QueueIx> {
+        let mut queue = self.lanes[lane].first_queue;
+        while queue.is_some() {
+            if self.queues[queue].key == key {
+                return Some(queue);
+            }
+            queue = self.queues[queue].next_of_lane;
+        }
+        None
+    }
+
+    /// Waiters of whom `chosen` is true, in the order they came. Looks at every request.
+    fn waiters(&self, chosen: impl Fn(&Self, &super::Ticket) -> bool) -> Vec<TicketIx> {
+        let waiting = self.tickets.iter().filter(|(_, ticket)| ticket.state == State::Queued);
+        let mut waiters: Vec<TicketIx> = waiting.filter(|(_, ticket)| chosen(self, ticket)).map(|(ix, _)| ix).collect();
+        waiters.sort_unstable_by_key(|ix| self.tickets[*ix].arrival);
+        waiters
+    }
+
+    fn lanes_of(&self, tenant: TenantIx) -> Vec<LaneIx> {
+        let mut lanes = Vec::new();
+        let mut lane = self.tenants[tenant].first_lane;
+        while lane.is_some() {
+            lanes.push(lane);
+            lane = self.lanes[lane].next;
+        }
+        lanes
+    }
+
+    fn pool_of(&self, branch: BranchIx) -> PoolIx {
+        let branches = &self.groups[self.branches[branch].group].branches;
+        let at = branches.iter().position(|other| *other == branch);
+        debug_assert!(at.is_some(), "a branch is known to its group");
+        at.and_then(|at| u32::try_from(at).ok()).map_or(self.shared, PoolIx::new)
+    }
+
+    fn free_tenant(&mut self, ix: TenantIx) {
+        for lane in self.lanes_of(ix) {
+            self.free_lane(lane);
+        }
+        let group = self.tenants[ix].group;
+        self.groups[group].tenants -= 1;
+        self.recent.retain(|recent| *recent != ix);
+        self.tenants[ix].learned = Vec::new();
+        self.tenants.remove(ix);
+        self.retire_group(group);
+    }
+
+    /// Frees a lane in which nobody waits. Its tenant's list of lanes must be mended by the caller, or go with the tenant.
+    fn free_lane(&mut self, ix: LaneIx) {
+        let Lane { unparked, ready, .. } = self.lanes[ix];
+        debug_assert!(unparked == 0 && ready == 0, "nobody waits in a lane that goes");
+        let mut queue = self.lanes[ix].first_queue;
+        while queue.is_some() {
+            let (next, key) = (self.queues[queue].next_of_lane, self.queues[queue].key);
+            self.unlist_from_key(key, queue);
+            self.free_queue(queue);
+            queue = next;
+        }
+        let lane = &mut self.lanes[ix];
+        lane.first_queue = QueueIx::NONE;
+        lane.node_entry = Stamp::NONE;
+        lane.model_entry = Stamp::NONE;
+        self.lanes.remove(ix);
+    }
+
+    fn free_queue(&mut self, ix: QueueIx) {
+        debug_assert!(self.queues[ix].fifo.len == 0, "nobody waits in a list that goes");
+        self.queues[ix].entry = Stamp::NONE;
+        self.queues.remove(ix);
+    }
+
+    fn free_key(&mut self, ix: KeyIx) {
+        let mut queue = self.keys[ix].first_queue;
+        while queue.is_some() {
+            let (next, lane) = (self.queues[queue].next_of_key, self.queues[queue].lane);
+            self.unlist_from_lane(lane, queue);
+            self.free_queue(queue);
+            queue = next;
+        }
+        self.keys.remove(ix);
+    }
+
+    fn unlist_from_key(&mut self, key: KeyIx, queue: QueueIx) {
+        let next = self.queues[queue].next_of_key;
+        let mut at = self.keys[key].first_queue;
+        if at == queue {
+            self.keys[key].first_queue = next;
+            return;
+        }
+        while at.is_some() && self.queues[at].next_of_key != queue {
+            at = self.queues[at].next_of_key;
+        }
+        if at.is_some() {
+            self.queues[at].next_of_key = next;
+        }
+    }
+
+    fn unlist_from_lane(&mut self, lane: LaneIx, queue: QueueIx) {
+        let next = self.queues[queue].next_of_lane;
+        let mut at = self.lanes[lane].first_queue;
+        if at == queue {
+            self.lanes[lane].first_queue = next;
+            return;
+        }
+        while at.is_some() && self.queues[at].next_of_lane != queue {
+            at = self.queues[at].next_of_lane;
+        }
+        if at.is_some() {
+            self.queues[at].next_of_lane = next;
+        }
+    }
+
+    fn free_model(&mut self, ix: ModelIx) {
+        let pool = self.models[ix].pool;
+        for tenant in self.tenants.indices() {
+            self.tenants[tenant].learned.retain(|(model, _)| *model != ix);
+        }
+        self.models.remove(ix);
+        if pool != self.shared {
+            self.free_pool(pool);
+        }
+    }
+
+    /// Frees a capped model's pool, in which nobody waits or runs, with its lanes and branches.
+    fn free_pool(&mut self, pool: PoolIx) {
+        debug_assert!(
+            self.pools[pool].ready == 0 && self.pools[pool].in_flight == 0,
+            "nobody is left in a pool that goes"
+        );
+        for tenant in self.tenants.indices() {
+            let Some(lane) = self.lane_of(tenant, pool) else { continue };
+            self.unlist_from_tenant(tenant, lane);
+            self.free_lane(lane);
+        }
+        for group in self.groups.indices() {
+            let branch = self.groups[group].branch(pool);
+            if branch.is_some() {
+                self.groups[group].branches[pool.at()] = BranchIx::NONE;
+                self.branches.remove(branch);
+            }
+        }
+        self.backlog.set(pool, false);
+        self.room.set(pool, false);
+        self.pools.remove(pool);
+    }
+
+    fn unlist_from_tenant(&mut self, tenant: TenantIx, lane: LaneIx) {
+        let next = self.lanes[lane].next;
+        let mut at = self.tenants[tenant].first_lane;
+        if at == lane {
+            self.tenants[tenant].first_lane = next;
+            return;
+        }
+        while at.is_some() && self.lanes[at].next != lane {
+            at = self.lanes[at].next;
+        }
+        if at.is_some() {
+            self.lanes[at].next = next;
+        }
+    }
+
+    fn retire_group(&mut self, ix: GroupIx) {
+        if !self.groups[ix].doomed || self.groups[ix].tenants > 0 {
+            return;
+        }
+        for branch in std::mem::take(&mut self.groups[ix].branches) {
+            if branch.is_some() {
+                self.branches[branch].node_entry = Stamp::NONE;
+                self.branches[branch].model_entry = Stamp::NONE;
+                self.branches.remove(branch);
+            }
+        }
+        self.groups.remove(ix);
+    }
+}

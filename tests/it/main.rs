@@ -1,0 +1,22 @@
+//! One binary of tests against real processes: the gateway and its upstreams are children, the wire is the loopback.
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | `tidy` | the house: floors, homes of crates, first lines, banned words |
+//! | `replay` | the matrix of bodies that must reach the upstream whole |
+//! | `refusals` | every way in which the data plane says no |
+//! | `streams` | event streams: passed on as they come, ended as they must be |
+//! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
+//! | `heads` | what of a head goes up and what comes back |
+//! | `command_line` | exit codes, and errors of one line |
+//! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
+
+mod command_line;
+mod fair_share;
+mod faults;
+mod heads;
+mod refusals;
+mod replay;
+mod streams;
+mod support;
+mod tidy;

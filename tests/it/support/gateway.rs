@@ -1,0 +1,162 @@
+//! The gateway as a child process with a store of its own, and an operator's hands on it.
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use reqwest::{Client, Method};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::eventually;
+use super::process::Process;
+
+const TOKEN: &str = "a-token-of-the-integration-tests";
+
+/// A running `obleth serve`.
+pub(crate) struct Gateway {
+    /// Where clients come in.
+    pub(crate) data: SocketAddr,
+    /// Where operators come in.
+    pub(crate) management: SocketAddr,
+    process: Process,
+    client: Client,
+    _scratch: TempDir,
+}
+
+/// A key as it was made.
+pub(crate) struct Key {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
+impl Gateway {
+    /// Starts one with nothing configured.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[], &[])
+    }
+
+    /// Starts one with further flags and environment.
+    pub(crate) fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+        command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--log-level",
+                "warn",
+            ])
+            .args(["--threads", "2", "--store"])
+            .arg(scratch.path().join("obleth.db"))
+            .args(flags)
+            .env("OBLETH_ADMIN_TOKEN", TOKEN)
+            .envs(env.iter().copied());
+        let process = Process::start(&mut command);
+        Self {
+            data: process.address("data="),
+            management: process.address("management="),
+            process,
+            client: Client::new(),
+            _scratch: scratch,
+        }
+    }
+
+    /// Sends an operator's request and returns the body of the 2xx that must come.
+    pub(crate) async fn manage(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let mut request = self
+            .client
+            .request(method.clone(), format!("http://{}/api/v1/{path}", self.management))
+            .bearer_auth(TOKEN);
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{method} {path} {body:?}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    pub(crate) async fn create(&self, path: &str, body: Value) -> Value {
+        self.manage(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Value {
+        self.manage(Method::PUT, path, Some(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Value {
+        self.manage(Method::PATCH, path, Some(body)).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.manage(Method::GET, path, None).await
+    }
+
+    /// Makes a tenant; its id.
+    pub(crate) async fn tenant(&self, body: Value) -> String {
+        self.create("tenants", body).await["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a key of a tenant.
+    pub(crate) async fn key_object(&self, tenant: &str, body: Value) -> Key {
+        let made = self.create(&format!("tenants/{tenant}/keys"), body).await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Key {
+            id: text(&made["key"]["id"]),
+            secret: text(&made["secret"]),
+        }
+    }
+
+    /// Makes a key of a tenant; its secret.
+    pub(crate) async fn key(&self, tenant: &str, body: Value) -> String {
+        self.key_object(tenant, body).await.secret
+    }
+
+    /// Makes a tenant with a key; the key's secret.
+    pub(crate) async fn tenant_key(&self, tenant: Value) -> String {
+        let id = self.tenant(tenant).await;
+        self.key(&id, json!({ "name": "k" })).await
+    }
+
+    /// A POST to the data plane.
+    pub(crate) fn post(&self, path: &str, key: &str, body: &Value) -> reqwest::RequestBuilder {
+        self.client.post(format!("http://{}{path}", self.data)).bearer_auth(key).json(body)
+    }
+
+    /// `in_flight`, `queued`, `max_in_flight`.
+    pub(crate) async fn stats(&self) -> Value {
+        self.get("stats").await
+    }
+
+    /// Waits until nothing runs and nothing waits.
+    pub(crate) async fn idle(&self) {
+        eventually("in_flight = queued = 0", Duration::from_secs(10), || async {
+            let stats = self.stats().await;
+            stats["in_flight"] == 0 && stats["queued"] == 0
+        })
+        .await;
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.process.ended() {
+                return status;
+            }
+            assert!(start.elapsed() < limit, "the gateway still runs after {limit:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
