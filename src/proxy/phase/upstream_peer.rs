@@ -22,7 +22,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Fault> {
     let work = ctx.work.as_mut().ok_or(Fault::Internal)?;
-    let chosen = match gateway.upstreams.choose(&work.model.id, &work.hint(), &work.answer.tried) {
+    let chosen = match gateway.upstreams.choose(&work.model.id, &work.placement.hint(), &work.answer.tried) {
         Err(Unavailable::Unresolved { last_error: None } | Unavailable::AtCapacity) => {
             // The one await of this phase. The replay watches the client and the total deadline meanwhile.
             tokio::select! {
@@ -52,7 +52,9 @@ async fn wait(upstreams: &Upstreams, work: &Work) -> Result<Chosen, Unavailable>
     let connect = Duration::from_millis(u64::from(work.model.timeouts.connect_ms));
     upstreams.resolved(&work.model.id, connect).await?;
     let patience = Duration::from_secs(u64::from(work.model.timeouts.first_byte_secs));
-    upstreams.room(&work.model.id, &work.hint(), &work.answer.tried, patience).await
+    upstreams
+        .room(&work.model.id, &work.placement.hint(), &work.answer.tried, patience)
+        .await
 }
 
 fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Fault {
