@@ -31,10 +31,10 @@
 //!
 //! # Rules
 //!
-//! R1 eligibility, R2 fast path, R3 activation, R4 dispatch ([`pick`], [`charge`]), R5 floors ([`tree::Clock`]), R6 cost
-//! ([`cost`]), R7 cancellation ([`Leave`]), R8 live weights and R9 moves ([`roster`]), R12 bounds of the queue, R13 deadlines
-//! and overload. R10 (classes inside a tenant) would order a lane's lists, where keys with caps have theirs now; R11
-//! (guarantees) would try groups below their guarantee first in [`pick`].
+//! R1 eligibility (`mask`), R2 fast path, R3 activation (`ready`), R4 dispatch (`pick`, `charge`), R5 floors (`tree`), R6 cost
+//! (`cost`), R7 cancellation ([`Leave`]), R8 live weights and R9 moves (`roster`), R12 bounds of the queue, R13 deadlines
+//! (`wheel`) and overload (`pick`). R10 (classes inside a tenant) would order a lane's lists, where keys with caps have theirs
+//! now; R11 (guarantees) would try groups below their guarantee first in `pick`.
 //!
 //! # Invariants
 //!
@@ -60,6 +60,7 @@ mod ticket;
 mod tree;
 mod wheel;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use arena::{GroupIx, Handle, KeyIx, ModelIx, TenantIx, TicketIx};
@@ -72,7 +73,6 @@ pub use snapshot::{GroupView, ModelView, Snapshot, TenantView};
 use arena::{Arena, BranchIx, Ix, LaneIx, PoolIx, QueueIx};
 use heap::Stamps;
 use mask::Mask;
-use std::collections::VecDeque;
 use ticket::{State, Ticket, Tickets};
 use tree::{Branch, Clock, Group, Key, KeyQueue, Lane, Model, Node, Pool, Tenant};
 use wheel::Wheel;
@@ -270,65 +270,13 @@ impl Scheduler {
         let key = request.key.and_then(|key| self.keys.find(key));
         let key = key.filter(|ix| self.keys[*ix].tenant == tenant).unwrap_or(KeyIx::NONE);
         let model = request.model.and_then(|model| self.models.find(model)).unwrap_or(self.unlisted);
-        let pool = self.models[model].pool;
-
-        let ticket = Ticket {
-            state: State::Running,
-            tenant,
-            key,
-            model,
-            owner: request.owner,
-            input: narrow(request.input_tokens),
-            output_max: request.max_tokens.map_or(u32::MAX, narrow),
-            since: self.now,
-            lane: LaneIx::NONE,
-            queue: QueueIx::NONE,
-            older: TicketIx::NONE,
-            newer: TicketIx::NONE,
-            timer_before: TicketIx::NONE,
-            timer_after: TicketIx::NONE,
-            due: 0,
-            arrival: 0,
-            body_bytes: request.body_bytes,
-            charged: Cost::ZERO,
-            covered: 0,
-        };
-        let key_is_open = !key.is_some() || self.keys[key].is_open();
-        if self.has_room() && self.pools[pool].has_room() && self.tenants[tenant].is_open() && key_is_open {
-            // R2. By I3 nobody waits who could take this slot instead.
-            debug_assert!(!self.somebody_could_run(), "a free slot and somebody who could use it");
+        let ticket = Ticket::new(request, tenant, key, model, self.now);
+        if self.runs_at_once(&ticket) {
             self.touch(tenant);
-            let ix = self.tickets.insert(ticket);
-            self.activate_for_fast_path(tenant, pool);
-            let grant = self.start(ix);
-            if self.has_room() {
-                self.node.clock.not_scarce();
-            }
-            return Ok(Entered::Granted(grant));
+            Ok(Entered::Granted(self.start_at_once(ticket)))
+        } else {
+            self.enqueue(ticket, request.patience).map(Entered::Queued)
         }
-
-        let patience = request.patience.unwrap_or(Duration::MAX).min(self.settings.queue_timeout);
-        let due = self.now.after(patience).tick_reached();
-        if due <= self.tick || patience.is_zero() {
-            let retry_after = self.drains_in(tenant);
-            return Err(Refused::NoPatience { retry_after });
-        }
-        if !self.has_place(tenant, request.body_bytes) {
-            let retry_after = self.drains_in(tenant);
-            return Err(Refused::QueueFull { retry_after });
-        }
-        self.touch(tenant);
-        let ix = self.tickets.insert(Ticket {
-            state: State::Queued,
-            due,
-            arrival: self.arrivals,
-            ..ticket
-        });
-        self.arrivals += 1;
-        self.count_queued(ix);
-        self.link(ix);
-        self.wheel.insert(&mut self.tickets, ix);
-        Ok(Entered::Queued(self.tickets.handle(ix)))
     }
 
     /// Takes a waiter out of the queue. Returns whether it waited; a waiter that runs or is gone is left alone. Lets no time
@@ -453,7 +401,51 @@ impl Scheduler {
         (self.tickets[ix].state == State::Running).then_some(ix)
     }
 
-    /// Running or queued => gone. Tells the waiter.
+    /// R2. By I3 nobody waits who could take the slot instead.
+    fn runs_at_once(&self, ticket: &Ticket) -> bool {
+        debug_assert!(!self.somebody_could_run(), "a free slot and somebody who could use it");
+        let Ticket { tenant, key, model, .. } = *ticket;
+        self.has_room()
+            && self.pools[self.models[model].pool].has_room()
+            && self.tenants[tenant].is_open()
+            && (!key.is_some() || self.keys[key].is_open())
+    }
+
+    /// (new) => Running.
+    fn start_at_once(&mut self, ticket: Ticket) -> Grant {
+        self.activate_for_fast_path(ticket.tenant, self.models[ticket.model].pool);
+        let ix = self.tickets.insert(ticket);
+        let grant = self.start(ix);
+        if self.has_room() {
+            self.node.clock.not_scarce();
+        }
+        grant
+    }
+
+    /// (new) => Queued.
+    fn enqueue(&mut self, mut ticket: Ticket, patience: Option<Duration>) -> Result<Handle<TicketIx>, Refused> {
+        let tenant = ticket.tenant;
+        let patience = patience.unwrap_or(Duration::MAX).min(self.settings.queue_timeout);
+        ticket.due = self.now.after(patience).tick_reached();
+        if ticket.due <= self.tick || patience.is_zero() {
+            let retry_after = self.drains_in(tenant);
+            return Err(Refused::NoPatience { retry_after });
+        }
+        if !self.has_place(tenant, ticket.body_bytes) {
+            let retry_after = self.drains_in(tenant);
+            return Err(Refused::QueueFull { retry_after });
+        }
+        self.touch(tenant);
+        ticket.arrival = self.arrivals;
+        self.arrivals += 1;
+        let ix = self.tickets.insert(ticket);
+        self.count_queued(ix);
+        self.link(ix);
+        self.wheel.insert(&mut self.tickets, ix);
+        Ok(self.tickets.handle(ix))
+    }
+
+    /// Queued => gone. Tells the waiter.
     fn dismiss(&mut self, ix: TicketIx) {
         let owner = self.tickets[ix].owner;
         self.withdraw(ix);
@@ -566,11 +558,6 @@ impl Scheduler {
             self.recent.push(ix);
         }
     }
-}
-
-/// Token counts over 2^32 are charged as 2^32.
-fn narrow(tokens: u64) -> u32 {
-    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

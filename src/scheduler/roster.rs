@@ -271,7 +271,7 @@ impl Scheduler {
     /// R8: a tag that decreased is listed again under its new value; the entry before it is void.
     fn relist_lane(&mut self, ix: LaneIx, by_node: Option<u64>, by_model: Option<u64>) {
         #[cfg(test)]
-        if self.mutation == Some(super::tests::Mutation::SkipRelisting) {
+        if self.mutation == Some(super::tests::Mutation::DecreaseUnlisted) {
             return;
         }
         let branch = &mut self.branches[self.lanes[ix].branch];
@@ -293,7 +293,7 @@ impl Scheduler {
     /// The same for a branch.
     fn relist_branch(&mut self, ix: BranchIx, pool: PoolIx, by_node: Option<u64>, by_model: Option<u64>) {
         #[cfg(test)]
-        if self.mutation == Some(super::tests::Mutation::SkipRelisting) {
+        if self.mutation == Some(super::tests::Mutation::DecreaseUnlisted) {
             return;
         }
         let pool = &mut self.pools[pool];
