@@ -204,6 +204,10 @@ impl Floors {
             let upstreams = Arc::clone(&upstreams);
             move |catalog| upstreams.apply(catalog)
         });
+        upstreams.on_capacity({
+            let admission = Arc::clone(&admission);
+            Box::new(move |model, cap| admission.set_model_cap(model, cap))
+        });
         upstreams.start()?;
         let meter = ledger::open(settings, store, &limits)?;
         Ok(Self {

@@ -37,7 +37,7 @@ impl Scheduler {
 
     fn eligible(&self, word: usize) -> u64 {
         #[cfg(test)]
-        if self.mutation == Some(super::tests::Mutation::SkipCapMask) {
+        if self.mutation == Some(super::tests::Mutation::RoomIgnored) {
             return self.backlog.word(word);
         }
         self.backlog.word(word) & self.room.word(word)
@@ -98,7 +98,7 @@ impl Scheduler {
 
     fn top_branch_by_node(&mut self, pool: PoolIx) -> Option<Entry<BranchIx>> {
         #[cfg(test)]
-        let skip = self.mutation == Some(super::tests::Mutation::SkipGroupFix);
+        let skip = self.mutation == Some(super::tests::Mutation::StaleGroupKey);
         let Self {
             pools, branches, groups, ..
         } = self;
@@ -115,7 +115,7 @@ impl Scheduler {
 
     fn top_lane_by_node(&mut self, branch: BranchIx) -> Option<Entry<LaneIx>> {
         #[cfg(test)]
-        let skip = self.mutation == Some(super::tests::Mutation::SkipTenantFix);
+        let skip = self.mutation == Some(super::tests::Mutation::StaleTenantKey);
         let Self {
             branches, lanes, tenants, ..
         } = self;

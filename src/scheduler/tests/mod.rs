@@ -17,13 +17,13 @@ use crate::units::Weight;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mutation {
     /// A branch's stale key is believed.
-    SkipGroupFix,
+    StaleGroupKey,
     /// A lane's stale key is believed.
-    SkipTenantFix,
+    StaleTenantKey,
     /// Pools without room are eligible.
-    SkipCapMask,
+    RoomIgnored,
     /// A tag that decreased is not listed again.
-    SkipRelisting,
+    DecreaseUnlisted,
 }
 
 fn weight(weight: u32) -> Weight {

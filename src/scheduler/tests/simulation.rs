@@ -1,5 +1,6 @@
 //! A discrete-event simulator of an inference cluster: slots that prefill at 8000 tokens a second and decode at 40, clients
 //! that keep requests waiting. It measures what tenants *get*, token by token, not what they are charged.
+#![expect(clippy::cast_possible_truncation, reason = "simulated seconds and tokens, far below the limits")]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

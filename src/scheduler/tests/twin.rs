@@ -1,6 +1,7 @@
 //! The naive twin: the same rules, written again without heaps, lists, masks or counters. Everything is a scan over all
 //! requests, tags are floating-point token units by weight, and every decision of the scheduler is checked, not repeated:
 //! where tags are equal the twin follows.
+#![expect(clippy::cast_possible_truncation, reason = "token counts far below the limits of a float")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -178,7 +179,8 @@ pub(super) type Check = Result<(), String>;
 
 macro_rules! ensure {
     ($holds:expr, $($why:tt)+) => {
-        if !$holds {
+        if $holds {
+        } else {
             return Err(format!($($why)+));
         }
     };
