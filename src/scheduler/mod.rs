@@ -296,7 +296,7 @@ impl Scheduler {
         let key_is_open = !key.is_some() || self.keys[key].is_open();
         if self.has_room() && self.pools[pool].has_room() && self.tenants[tenant].is_open() && key_is_open {
             // R2. By I3 nobody waits who could take this slot instead.
-            debug_assert!(self.eligible_pools() == 0, "a free slot and somebody who could use it");
+            debug_assert!(!self.somebody_could_run(), "a free slot and somebody who could use it");
             self.touch(tenant);
             let ix = self.tickets.insert(ticket);
             self.activate_for_fast_path(tenant, pool);

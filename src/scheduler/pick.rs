@@ -25,8 +25,13 @@ impl Scheduler {
         self.next_in(lane)
     }
 
+    /// I3's complaint: somebody waits who could run.
+    pub(super) fn somebody_could_run(&self) -> bool {
+        self.has_room() && (0..self.backlog.words()).any(|word| self.backlog.word(word) & self.room.word(word) != 0)
+    }
+
     /// R1: how many pools have both a ready waiter and room.
-    pub(super) fn eligible_pools(&self) -> u32 {
+    fn eligible_pools(&self) -> u32 {
         (0..self.backlog.words()).map(|word| self.eligible(word).count_ones()).sum()
     }
 

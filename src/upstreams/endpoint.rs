@@ -95,6 +95,15 @@ impl Endpoint {
         self.group ^ self.material.read.load().as_ref().map_or(0, |trust| trust.generation)
     }
 
+    /// Whether it may be connected to: not before the certificates it was configured with are read.
+    pub(super) fn trusted(&self) -> bool {
+        !self.needs_files() || self.material.read.load().is_some()
+    }
+
+    pub(super) fn needs_files(&self) -> bool {
+        self.https() && !self.plan.files.is_empty()
+    }
+
     pub(super) fn https(&self) -> bool {
         self.plan.url.scheme() == "https"
     }
@@ -146,7 +155,32 @@ pub(super) struct Backend {
     /// Failed requests in a row, connects counted twice.
     pub(super) failures: AtomicU32,
     pub(super) failing: Failing,
+    /// Good heads received, wrapping: whether it answers requests while it does not answer checks.
+    pub(super) heads: AtomicU32,
     pub(super) speed: Speed,
+}
+
+impl Backend {
+    pub(super) fn new(id: EndpointId, seed: u64, addr: SocketAddr) -> Self {
+        Self {
+            id,
+            seed,
+            addr,
+            load: Arc::new(Load::default()),
+            failures: AtomicU32::new(0),
+            failing: Failing::default(),
+            heads: AtomicU32::new(0),
+            speed: Speed::default(),
+        }
+    }
+
+    /// An attempt ended well.
+    pub(super) fn passed(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        self.failing.pass();
+    }
 }
 
 /// Which share of the requests fails lately, for servers that fail often but never many times in a row.

@@ -1,6 +1,10 @@
 //! The scheduler against its specification: the naive twin, the invariants, the simulations.
 
 mod basics;
+mod fairness;
+mod invariants;
+mod simulation;
+mod twin;
 
 use std::sync::Arc;
 use std::time::Duration;
