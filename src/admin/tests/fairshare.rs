@@ -119,9 +119,16 @@ async fn the_capacity_is_changed_at_once_and_written_down() {
 #[tokio::test]
 async fn an_idle_scheduler_is_shown_without_anybody() {
     let house = House::new();
-    let live = house.get("/fairshare/live").await.expect(200).json();
+    let mut live = house.get("/fairshare/live").await.expect(200).json();
+    // A group may count as recently active in the first minute of its life.
+    for group in live["groups"].take().as_array().unwrap() {
+        assert_eq!(
+            (&group["name"], &group["in_flight"], &group["queued"]),
+            (&json!("default"), &json!(0), &json!(0))
+        );
+    }
     let expected = json!({
-        "algorithm": "hierarchical", "max_in_flight": 64, "global_in_flight": 0, "global_queued": 0, "groups": [], "tenants": [],
+        "algorithm": "hierarchical", "max_in_flight": 64, "global_in_flight": 0, "global_queued": 0, "groups": null, "tenants": [],
         "model_in_flight": {}, "model_queued": {}, "fairness_index": Json::Null,
     });
     assert_eq!(live, expected);

@@ -152,7 +152,7 @@ impl House {
             .header("host", "localhost:9090")
             .header("authorization", format!("Bearer {TOKEN}"));
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(*name, value.as_bytes());
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_owned()));
         self.send(request.body(body).unwrap()).await

@@ -39,7 +39,7 @@ async fn a_model_is_made_with_the_defaults_of_the_contract() {
         "tags": [], "enabled": true, "cache_enabled": false, "cache_ttl_secs": 300, "cache_scope": "tenant",
         "cache_max_entry_bytes": 1048576, "cache_mode": "all",
         "health": [{{"url": "http://127.0.0.1:8000", "status": "unknown", "in_flight": 0, "last_error": null}}],
-        "managed_by": "api", "overridden": [], "version": 1, "created_at": null, "updated_at": null,
+        "managed_by": "api", "overridden": [], "version": 1, "created_at": null, "updated_at": null
     }}"#,
         made.id()
     );
@@ -101,18 +101,18 @@ async fn every_field_of_a_model_can_be_set_and_put_back_as_shown() {
 #[tokio::test]
 async fn a_credential_is_kept_replaced_or_cleared_but_never_sent_elsewhere() {
     let house = House::new();
-    let body = json!({"model_name": "llama", "api_base": "http://10.0.0.1:8000", "api_key": "first"});
+    let body = json!({"model_name": "llama", "api_base": "http://10.0.0.1:8000", "api_key": "1st-secret"});
     let made = house.post("/models", body).await.expect(201);
     let path = format!("/models/{}", made.id());
     assert_eq!(made.json()["api_key_set"], true);
-    assert!(!made.text.contains("first"));
+    assert!(!made.text.contains("1st-secret"));
     for kept in [
         json!({"api_key": null}),
         json!({"description": "x"}),
         json!({"api_base": "http://10.0.0.1:8000/"}),
     ] {
         house.put(&path, kept).await.expect(200);
-        assert_eq!(secret(&endpoints(&house)[0]), Some("first"));
+        assert_eq!(secret(&endpoints(&house)[0]), Some("1st-secret"));
     }
     // Another URL, in either spelling, with or without null.
     let elsewhere = [
@@ -125,7 +125,7 @@ async fn a_credential_is_kept_replaced_or_cleared_but_never_sent_elsewhere() {
         let refused = house.put(&path, body.clone()).await;
         let paths = refused.problem(422, "api_key_required");
         assert!(paths[0].ends_with("api_key"), "{body} {paths:?}");
-        assert_eq!(secret(&endpoints(&house)[0]), Some("first"));
+        assert_eq!(secret(&endpoints(&house)[0]), Some("1st-secret"));
     }
     let moved = house
         .put(&path, json!({"api_base": "http://10.6.6.6:8000", "api_key": "second"}))
