@@ -9,7 +9,7 @@
 //! Pingora marks errors with `RetryType::ReusedOnly`, whose `retry()` panics until it is decided; every error that
 //! leaves this file is decided.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource};
 use pingora_proxy::Session;
 
 use super::super::Gateway;
