@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::admin::{AdminToken, Doors, Readiness, router};
+use crate::admin::{AdminToken, CacheSize, Doors, Readiness, router};
 use crate::admission::{self, Admission};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
@@ -121,6 +121,7 @@ impl House {
             hosts: vec!["gateway.internal".to_owned()],
             readiness,
             last_used: Arc::new(|_| None),
+            cache_size: Arc::new(|| CacheSize { entries: 3, bytes: 77 }),
         };
         change(&mut doors);
         Self {

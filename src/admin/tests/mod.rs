@@ -13,3 +13,4 @@ mod page;
 mod serve;
 mod stateful;
 mod tenants;
+mod usage;

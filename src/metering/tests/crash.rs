@@ -31,10 +31,10 @@ fn a_process_that_may_be_killed_at_any_time() {
                 for round in 0..rounds {
                     let intent = intent();
                     let ticket = meter.begin(intent.clone()).unwrap();
-                    (&log).write_all(format!("{}\n", intent.request_id).as_bytes()).unwrap();
+                    (&log).write_all(format!("\n{}\n", intent.request_id).as_bytes()).unwrap();
                     if round % 3 < 2 {
                         ticket.settle(settled(&intent));
-                        (&log).write_all(format!("{} settled\n", intent.request_id).as_bytes()).unwrap();
+                        (&log).write_all(format!("\n{} settled\n", intent.request_id).as_bytes()).unwrap();
                     }
                 }
             });
@@ -85,7 +85,7 @@ fn no_dispatched_request_is_without_a_row_after_kill_9() {
     let by_id: HashMap<String, Outcome> = rows.iter().map(|row| (row.request_id.to_string(), row.outcome)).collect();
     let mut settled = 0;
     for line in log.lines() {
-        // The last line of a process may be cut by its death.
+        // A death may cut the line that was being written; the next one begins with a line end of its own.
         let Some(outcome) = by_id.get(line.get(..36).unwrap_or_default()) else {
             assert!(line.len() < 36, "{line} was dispatched and has no row");
             continue;
