@@ -14,7 +14,7 @@ use super::*;
 use crate::catalog::{self, Catalog};
 use crate::units::Weight;
 
-fn endpoint(url: &str) -> catalog::Endpoint {
+pub(super) fn endpoint(url: &str) -> catalog::Endpoint {
     catalog::Endpoint {
         url: url.parse().unwrap(),
         weight: Weight::default(),
@@ -24,7 +24,7 @@ fn endpoint(url: &str) -> catalog::Endpoint {
     }
 }
 
-fn model(endpoints: Vec<catalog::Endpoint>) -> Model {
+pub(super) fn model(endpoints: Vec<catalog::Endpoint>) -> Model {
     Model {
         id: ModelId::mint(),
         name: "llama".to_owned(),
@@ -55,7 +55,7 @@ fn model(endpoints: Vec<catalog::Endpoint>) -> Model {
     }
 }
 
-fn catalog(models: impl IntoIterator<Item = Model>) -> Catalog {
+pub(super) fn catalog(models: impl IntoIterator<Item = Model>) -> Catalog {
     let mut catalog = Catalog::empty(64);
     for model in models {
         catalog.put_model(model).unwrap();

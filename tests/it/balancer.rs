@@ -167,6 +167,47 @@ async fn load_is_spread_by_weight() {
     }
 }
 
+/// The latencies of `count` requests, 24 at a time, ascending.
+async fn latencies(gateway: &Arc<Gateway>, key: &str, count: usize) -> Vec<Duration> {
+    let mut all = Vec::with_capacity(count);
+    let mut running = JoinSet::new();
+    while all.len() < count {
+        if running.len() + all.len() < count && running.len() < 24 {
+            let request = gateway.post("/v1/chat/completions", key, &chat());
+            running.spawn(async move {
+                let start = Instant::now();
+                assert_eq!(request.send().await.unwrap().status(), 200);
+                start.elapsed()
+            });
+        } else {
+            all.push(running.join_next().await.unwrap().unwrap());
+        }
+    }
+    all.sort_unstable();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_five_times_slower_does_not_show_in_the_99th_percentile() {
+    let mut upstreams = Vec::new();
+    for per_token in ["10", "10", "10", "50"] {
+        upstreams.push(Upstream::start(&["--ms-per-token", per_token, "--output-tokens", "10", "--ttft-ms", per_token]).await);
+    }
+    let endpoints: Vec<(String, u32)> = upstreams.iter().map(|upstream| (upstream.url(), 100)).collect();
+    let (without, key) = house(&[], &endpoints[..3], json!({})).await;
+    let fine = latencies(&without, &key, 1_000).await[990];
+    let (with, key) = house(&[], &endpoints, json!({})).await;
+    // What it learns by.
+    latencies(&with, &key, 600).await;
+    let all = latencies(&with, &key, 1_000).await;
+    assert!(
+        all[990] < fine * 3 / 2,
+        "p99 is {:?}, {fine:?} without the slow one; slowest {:?}",
+        all[990],
+        all[999]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_endpoints_down_is_said_at_once_and_why() {
     let upstream = Upstream::start(&[]).await;

@@ -37,30 +37,4 @@ fn a_missing_file_and_half_a_pair_are_named() {
 }
 
 #[cfg(feature = "tls")]
-#[test]
-fn what_is_no_certificate_or_key_is_refused_before_anything_can_panic_over_it() {
-    let junk = "-----BEGIN CERTIFICATE-----\nMAECAwQ=\n-----END CERTIFICATE-----\n";
-    for contents in ["", "not PEM", junk] {
-        let ca = file(contents);
-        let files = Files {
-            ca: path(&ca),
-            ..Files::default()
-        };
-        assert!(matches!(read(&files), Err(TrustError::NoCertificate(_))), "{contents}");
-    }
-    let cert = file(include_str!("client.pem"));
-    for contents in [
-        "",
-        "not PEM",
-        junk,
-        "-----BEGIN PRIVATE KEY-----\nMAECAwQ=\n-----END PRIVATE KEY-----\n",
-    ] {
-        let key = file(contents);
-        let files = Files {
-            client_cert: path(&cert),
-            client_key: path(&key),
-            ..Files::default()
-        };
-        assert!(matches!(read(&files), Err(TrustError::NoKey(_))), "{contents}");
-    }
-}
+mod handshake;
