@@ -7,6 +7,9 @@ use super::tree::{self, Place};
 
 /// Faults that are located and listed; the rest is counted.
 const LISTED_MAX: usize = 100;
+/// Locating a fault reads the file anew. Of a file of many megabytes fewer faults are listed, but always some.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+const LISTED_MIN: usize = 10;
 
 /// One fault. `Display` is `file:line:column: path: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +69,9 @@ impl Faults {
 
     /// Finds the lines, and puts the faults in the file's order.
     pub(super) fn locate(self, file: &Path, text: &str) -> Vec<Fault> {
-        let more = self.0.len().saturating_sub(LISTED_MAX);
-        let listed = self.0.into_iter().take(LISTED_MAX);
+        let affordable = (BYTES_MAX / text.len().max(1)).clamp(LISTED_MIN, LISTED_MAX);
+        let more = self.0.len().saturating_sub(affordable);
+        let listed = self.0.into_iter().take(affordable);
         let mut faults: Vec<Fault> = listed
             .map(|(at, path, message)| {
                 let (file, place) = match at {

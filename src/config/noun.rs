@@ -44,6 +44,8 @@ pub(super) trait Noun: Clone + PartialEq + 'static {
     fn id(&self) -> String;
     /// Its name.
     fn name(&self) -> &str;
+    /// Gives it another name. Only keys are known by something else, so only they can get one from the file.
+    fn rename(&mut self, _name: &str) {}
     /// Who made it.
     fn provenance(&self) -> &Provenance;
     /// The same, to be changed.

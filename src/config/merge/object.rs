@@ -194,8 +194,15 @@ impl Merging {
         let mut next = object.clone();
         let mut changes = Vec::new();
         let mut overridden = Vec::new();
-        if object.name() != entry.name {
+        if object.name() != entry.name && base.is_some() {
             overridden.push(N::NAME.to_owned());
+        } else if object.name() != entry.name {
+            next.rename(&entry.name);
+            changes.push(FieldChange {
+                field: N::NAME.to_owned(),
+                before: Some(json!(object.name())),
+                after: Some(json!(entry.name)),
+            });
         }
         for field in N::fields() {
             let file = stated(field, &entry.stated, &blank);

@@ -87,6 +87,10 @@ impl Noun for ApiKey {
         &self.name
     }
 
+    fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+    }
+
     fn provenance(&self) -> &Provenance {
         &self.provenance
     }

@@ -281,6 +281,20 @@ fn a_rotated_secret_stays_until_the_file_states_another() {
 }
 
 #[test]
+fn a_key_with_the_same_secret_is_the_same_key_under_another_name() {
+    let text = |name| format!("tenants: [{{ name: acme, keys: [{{ name: {name}, secret: {} }}] }}]\n", secret('a'));
+    let mut running = Running::started(&text("k"));
+    let id = running.key("acme", "k").unwrap().id;
+    assert_eq!(running.load(&text("l")).lines(), ["~ key acme/l: name \"k\" -> \"l\""]);
+    assert_eq!(running.key("acme", "l").unwrap().id, id);
+    let mut key = running.key("acme", "l").unwrap();
+    key.name = "theirs".to_owned();
+    running.catalog.put_key(key).unwrap();
+    running.load(&text("l"));
+    assert_eq!(running.key("acme", "theirs").unwrap().provenance.overridden, ["name"]);
+}
+
+#[test]
 fn objects_may_swap_names_and_secrets() {
     let keys = |one, two| {
         format!(
