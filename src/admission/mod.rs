@@ -1,36 +1,52 @@
 //! Lock and wakers around the scheduler: hands out permits.
+//!
+//! One lock guards the scheduler and the mailboxes of those who wait. There is no task in between: an actor would cost a
+//! wake-up per request where the lock costs tens of nanoseconds, and would itself wait its turn under load.
+//!
+//! # A waiter's states
+//!
+//! A waiting request is a place (the future), a mailbox, and a ticket in the scheduler. All three change under the lock
+//! only:
+//!
+//! - *Waiting*: the ticket is queued and the box holds the future's waker, if it was polled. The place's drop cancels the
+//!   ticket and frees the box: O(1), whatever the queue's length.
+//! - *Granted*: the ticket runs and the box holds the grant. Either the future's next poll takes it and becomes a
+//!   [`Permit`], or the place's drop gives it back unused, with a full refund, and the next waiter is woken. There is no
+//!   third way, so no wake-up is lost.
+//! - *Expired*, *Dismissed*: the ticket is gone and the box holds the reason, for the next poll to read or the drop to discard.
+//!
+//! Only the place frees its box, so an event always finds it. Wakers are called after the lock is released. The scheduler
+//! drops its tickets by itself (deadline, deleted tenant), the permit by `leave`; a generation makes a second time a no-op.
+//!
+//! # Lock order
+//!
+//! `applied` (one [`apply`](Admission::apply) at a time) before `inner`; the bell's own lock is taken under neither. No lock
+//! is held across an await, a wake-up or a heap that grows with the catalog.
 
 mod ask;
+mod clock;
+mod directory;
+mod follow;
+mod mailbox;
+mod permit;
+mod place;
+mod settings;
 
 use std::sync::Arc;
-use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use ask::{Ask, Refusal};
+pub use permit::Permit;
+pub use settings::Settings;
 
-use crate::catalog::Catalog;
-use crate::id::ModelId;
-use crate::scheduler::Snapshot;
-
-/// The bounds of the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Requests that may wait at once.
-    pub max_queued: u32,
-    /// Body bytes that may wait at once.
-    pub max_queued_bytes: u64,
-    /// How long a request may wait.
-    pub queue_timeout: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_queued: 10_000,
-            max_queued_bytes: 1 << 30,
-            queue_timeout: Duration::from_secs(60),
-        }
-    }
-}
+use crate::scheduler::{Entered, Handle, Leave, Refused, Request, Scheduler, Snapshot, TicketIx};
+use clock::{Bell, Clock};
+use directory::Directory;
+use follow::Applied;
+use mailbox::{Mail, Mailboxes, Wakes};
+use place::Place;
 
 /// Counts for people and probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,89 +62,202 @@ pub struct Stats {
 /// Hands out permits by fair share.
 #[derive(Debug)]
 pub struct Admission {
-    settings: Settings,
+    inner: Mutex<Inner>,
+    directory: ArcSwap<Directory>,
+    applied: Mutex<Applied>,
+    clock: Clock,
+    bell: Arc<Bell>,
 }
 
+/// What the lock guards.
+#[derive(Debug)]
+struct Inner {
+    scheduler: Scheduler,
+    mailboxes: Mailboxes,
+    shut: bool,
+    /// The clock thread sleeps and must be rung when somebody begins to wait.
+    clock_sleeps: bool,
+}
+
+/// A request that entered: it runs, or waits.
+enum Entry {
+    Permit(Permit),
+    Place(Place),
+}
+
+/// Mailboxes kept in memory after a flood.
+const MAILBOXES_KEPT: usize = 1024;
+
 impl Admission {
-    /// Starts with no tenants and no slots; [`apply`](Self::apply) brings both.
+    /// Starts with no tenants and no slots; [`apply`](Self::apply) brings both. Needs no runtime. Its clock thread ends when
+    /// the admission is dropped.
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { settings })
+        let admission = Arc::new(Self::with_clock(&settings, Clock::system()));
+        clock::start(&admission, &admission.bell);
+        admission
     }
 
-    /// The bounds it was made with.
-    #[must_use]
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Follows the catalog.
-    pub fn apply(&self, catalog: &Catalog) {
-        let _ = catalog;
-    }
-
-    /// Sets a model's cap from outside the catalog: the seam for learned caps.
-    pub fn set_model_cap(&self, model: ModelId, cap: Option<u32>) {
-        let _ = (model, cap);
-    }
-
-    /// Waits for a slot. Dropping the future leaves the queue.
-    ///
-    /// # Errors
-    /// See [`Refusal`].
-    #[expect(clippy::unused_async, reason = "the queue comes with the scheduler")]
-    pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Permit, Refusal> {
-        let _ = ask;
-        Err(Refusal::UnknownTenant)
-    }
-
-    /// Refuses all waiters and newcomers.
-    pub const fn shut_down(&self) {}
-
-    /// Counts now.
-    #[must_use]
-    pub const fn stats(&self) -> Stats {
-        Stats {
-            in_flight: 0,
-            queued: 0,
-            max_in_flight: 0,
+    fn with_clock(settings: &Settings, clock: Clock) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                scheduler: Scheduler::new(settings.scheduler()),
+                mailboxes: Mailboxes::new(),
+                shut: false,
+                clock_sleeps: true,
+            }),
+            directory: ArcSwap::default(),
+            applied: Mutex::default(),
+            clock,
+            bell: Arc::default(),
         }
     }
 
-    /// The scheduler's state now.
+    /// Waits for a slot. Dropping the future leaves the queue, or gives back a slot it was granted and has not taken.
+    ///
+    /// # Errors
+    /// See [`Refusal`]. A refusal has taken nothing.
+    pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Permit, Refusal> {
+        match self.enter(&ask)? {
+            Entry::Permit(permit) => Ok(permit),
+            Entry::Place(place) => place.await,
+        }
+    }
+
+    /// Refuses everybody who waits and everybody who comes. Permits in use stay valid.
+    pub fn shut_down(&self) {
+        let mut inner = self.inner.lock();
+        inner.shut = true;
+        inner.scheduler.dismiss_all();
+        self.release(inner);
+    }
+
+    /// Counts now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let scheduler = &self.inner.lock().scheduler;
+        Stats {
+            in_flight: scheduler.in_flight(),
+            queued: scheduler.queued(),
+            max_in_flight: scheduler.max_in_flight(),
+        }
+    }
+
+    /// The scheduler's state now, for the management API.
     #[must_use]
     pub fn live(&self) -> Snapshot {
-        Snapshot::default()
+        let mut inner = self.inner.lock();
+        inner.scheduler.advance(self.clock.now());
+        let snapshot = inner.scheduler.snapshot();
+        self.release(inner);
+        snapshot
+    }
+
+    /// (new) => Running | Waiting | refused.
+    fn enter(self: &Arc<Self>, ask: &Ask) -> Result<Entry, Refusal> {
+        let mut request = self.resolve(ask)?;
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        if inner.shut {
+            return Err(Refusal::ShuttingDown);
+        }
+        let owner = inner.mailboxes.vacant_key();
+        request.owner = u32::try_from(owner).unwrap_or(u32::MAX);
+        let entered = inner.scheduler.enter(&request, now);
+        let mut ring = false;
+        if let Ok(Entered::Queued(ticket)) = entered {
+            inner.mailboxes.insert(Mail::Waiting { ticket, waker: None });
+            ring = std::mem::take(&mut inner.clock_sleeps);
+        }
+        self.release(inner);
+        if ring {
+            self.bell.ring();
+        }
+        match entered {
+            Ok(Entered::Granted(grant)) => Ok(Entry::Permit(Permit::new(Arc::clone(self), grant))),
+            Ok(Entered::Queued(_)) => Ok(Entry::Place(Place::new(Arc::clone(self), owner))),
+            Err(Refused::QueueFull { retry_after }) => Err(Refusal::QueueFull { retry_after }),
+            Err(Refused::NoPatience { retry_after }) => Err(Refusal::TimedOut {
+                retry_after,
+                waited: std::time::Duration::ZERO,
+            }),
+            Err(Refused::UnknownTenant) => Err(Refusal::UnknownTenant),
+        }
+    }
+
+    /// Identifiers to handles, outside the lock. A key or model that is unknown (deleted a moment ago, and still named by a
+    /// request that holds the catalog before) has no cap; an unknown tenant is refused.
+    fn resolve(&self, ask: &Ask) -> Result<Request, Refusal> {
+        let directory = self.directory.load();
+        let key = directory.keys.get(&ask.key).filter(|key| key.tenant_id == ask.tenant);
+        let tenant = match key {
+            Some(key) => key.tenant,
+            None => *directory.tenants.get(&ask.tenant).ok_or(Refusal::UnknownTenant)?,
+        };
+        Ok(Request {
+            tenant,
+            key: key.map(|key| key.key),
+            model: directory.models.get(&ask.model).copied(),
+            input_tokens: ask.input_tokens,
+            max_tokens: ask.max_tokens,
+            body_bytes: ask.body_bytes,
+            patience: ask.patience,
+            owner: u32::MAX,
+        })
+    }
+
+    fn progress(&self, ticket: Handle<TicketIx>, output_so_far: u64) -> u64 {
+        self.inner.lock().scheduler.progress(ticket, output_so_far)
+    }
+
+    /// Running => gone. Wakes whom the slot goes to.
+    fn leave(&self, ticket: Handle<TicketIx>, how: Leave) {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        let ran = inner.scheduler.leave(ticket, how, now);
+        debug_assert!(ran, "a permit is given back once");
+        self.release(inner);
+    }
+
+    /// Lets deadlines pass. Returns whether anybody still waits; if not, the clock must be rung to tick again.
+    fn tick(&self) -> bool {
+        let now = self.clock.now();
+        let mut inner = self.inner.lock();
+        inner.scheduler.advance(now);
+        let anybody_waits = inner.scheduler.queued() > 0;
+        inner.clock_sleeps = !anybody_waits;
+        if inner.mailboxes.is_empty() && inner.mailboxes.capacity() > MAILBOXES_KEPT {
+            inner.mailboxes = Mailboxes::new();
+        }
+        self.release(inner);
+        anybody_waits
+    }
+
+    /// Delivers what the scheduler has decided, unlocks, and then wakes.
+    fn release(&self, mut inner: MutexGuard<'_, Inner>) {
+        let Inner { scheduler, mailboxes, .. } = &mut *inner;
+        if !scheduler.has_events() {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        let mut done = mailbox::deliver(scheduler, mailboxes, &mut wakes);
+        drop(inner);
+        wakes.wake();
+        while !done {
+            let mut inner = self.inner.lock();
+            let Inner { scheduler, mailboxes, .. } = &mut *inner;
+            done = mailbox::deliver(scheduler, mailboxes, &mut wakes);
+            drop(inner);
+            wakes.wake();
+        }
     }
 }
 
-/// A slot, given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    waited: Duration,
-    dispatched: bool,
-    output_tokens: u64,
-}
-
-impl Permit {
-    /// How long the request waited for it.
-    #[must_use]
-    pub const fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// The request is going upstream: from now on dropping the permit is charged.
-    pub const fn dispatched(&mut self) {
-        self.dispatched = true;
-    }
-
-    /// So many output tokens have come by now.
-    pub const fn progress(&mut self, output_tokens_so_far: u64) {
-        self.output_tokens = output_tokens_so_far;
-    }
-
-    /// The request has ended with so many tokens: charges them and gives the slot back.
-    pub const fn settle(self, input: u64, output: u64) {
-        let _ = (input, output);
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.bell.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

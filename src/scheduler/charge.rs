@@ -34,10 +34,10 @@ impl Scheduler {
         }
     }
 
-    /// What a request of this ticket's model costs.
+    /// What a request of this ticket's model costs: a unit at least, or requests without tokens would never lose their turn.
     pub(super) fn price(&self, ix: TicketIx, input: u64, output: u64) -> Cost {
         let percent = self.models[self.tickets[ix].model].percent;
-        self.settings.tariff.price(input, output, percent)
+        self.settings.tariff.price(input, output, percent).max(Cost::units(1))
     }
 
     /// Makes what has been charged for a running request equal `price`.

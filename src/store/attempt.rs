@@ -16,8 +16,8 @@ use crate::units::UnixMs;
 /// Who waits for the change.
 pub(super) type Reply<T, E> = oneshot::Sender<Result<Done<T>, ChangeError<E>>>;
 
-/// Packs a change for the writer.
-pub(super) fn job<T, E, F>(author: Author, edit: F, reply: Reply<T, E>) -> Job
+/// Packs a change for the writer; `file` is the configuration file that it applies, if it does.
+pub(super) fn job<T, E, F>(author: Author, file: Option<String>, edit: F, reply: Reply<T, E>) -> Job
 where
     T: Send + 'static,
     E: Send + 'static,
@@ -27,7 +27,7 @@ where
         if reply.is_closed() {
             return Box::new(|_| {});
         }
-        let outcome = attempt(batch, &author, edit);
+        let outcome = attempt(batch, &author, file.as_deref(), edit);
         Box::new(move |fate| {
             // A refusal may rest on a change of the same batch, so it shares the batch's fate.
             let answer = fate.clone().map_err(ChangeError::Unavailable).and(outcome);
@@ -40,6 +40,7 @@ where
 fn attempt<T, E>(
     batch: &mut Batch<'_>,
     author: &Author,
+    file: Option<&str>,
     edit: impl FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E>,
 ) -> Result<Done<T>, ChangeError<E>> {
     let now = batch.now();
@@ -58,11 +59,14 @@ fn attempt<T, E>(
         (Some(idempotency), Some(render)) => Some((idempotency, guard(|| render(&next)).map_err(blame)?)),
         (Some(_) | None, _) => None,
     };
-    if differs || !audit.is_empty() || record.is_some() {
+    if differs || file.is_some() || !audit.is_empty() || record.is_some() {
         let vault = batch.vault;
         let write = |connection: &rusqlite::Connection| {
             if differs {
                 rows::write(connection, vault, &next, &before)?;
+            }
+            if let Some(file) = file {
+                rows::remember_file(connection, file, now)?;
             }
             audit::append(connection, author, &audit, now)?;
             if let Some((idempotency, answer)) = &record {

@@ -4,20 +4,15 @@
 //! each with its length in front. Who alters a row must alter every later one, and the chain's head as an operator has
 //! noted it down. That the newest rows were cut off shows in `state.audit_rows`.
 
-use std::time::Duration;
-
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
 use super::words::Word;
 use super::writer::Fault;
-use super::{Author, Entry, ReadError, Source, Store};
+use super::{Author, Entry, READ, ReadError, Source, Store};
 use crate::id::AuditId;
 use crate::units::UnixMs;
-
-/// How long a page of the log may take to find.
-const READ: Duration = Duration::from_secs(5);
 
 /// How many rows a page has at most.
 const LIMIT_MAX: u32 = 1000;

@@ -3,7 +3,8 @@
 //! # Promises
 //!
 //! - A change is one transaction: objects, audit rows, the catalog's version and the answer kept for repetitions. It is
-//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened.
+//!   durable (WAL, `synchronous=FULL`) and published before it is answered; otherwise nothing of it has happened. (After an
+//!   `fsync` that failed only a new start knows; until then nothing more is written.)
 //! - What is on disk is what is in force: the writer publishes what it has committed, in the order of the commits.
 //! - The audit log is only ever added to, and shows what was done around it ([`Store::verify_audit`]).
 //! - An upstream's secret is on disk only sealed; a client's secret not at all.
@@ -32,6 +33,7 @@ mod change;
 mod checkpoint;
 mod columns;
 mod idempotency;
+pub mod ledger;
 mod lock;
 mod noun;
 mod open;
@@ -40,6 +42,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 mod vault;
 mod words;
 mod writer;
@@ -267,12 +270,44 @@ impl Store {
         E: Send + 'static,
         F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
     {
+        self.change_with(author, None, edit).await
+    }
+
+    /// As [`change`](Self::change), and remembers in the same transaction that the configuration file `document` was
+    /// applied. The document is the file as the program understood it, without any secret in clear.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing has changed, and the file applied before is still remembered.
+    pub async fn apply_file<T, E, F>(&self, author: Author, document: String, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
+        self.change_with(author, Some(document), edit).await
+    }
+
+    /// The configuration file last applied: one side of the next three-way merge.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn applied_file(&self) -> Result<Option<String>, ReadError> {
+        self.read(READ, rows::applied_file).await
+    }
+
+    async fn change_with<T, E, F>(&self, author: Author, file: Option<String>, edit: F) -> Result<Done<T>, ChangeError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&mut Catalog, UnixMs) -> Result<Change<T>, E> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.submit(attempt::job(author, edit, reply)).map_err(ChangeError::Unavailable)?;
+        let job = attempt::job(author, file, edit, reply);
+        self.submit(job).map_err(ChangeError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ChangeError::Unavailable(CLOSING.to_owned())))
     }
 
-    /// Whether the last write went through; what `GET /health` asks. After a failure the writer tries by itself every
+    /// Whether the last write went through and was taken over by the engines; what `GET /health` asks. After a failure the writer tries by itself every
     /// second.
     ///
     /// # Errors
@@ -286,7 +321,6 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written, in a sentence, at once when the queue is full.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for the ledger, see the room's doc"))]
     fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, String>>, String>
     where
         T: Send + 'static,
@@ -343,5 +377,8 @@ fn join(thread: JoinHandle<()>) {
         let _ = thread.join();
     }
 }
+
+/// How long a query of the management API may take.
+const READ: Duration = Duration::from_secs(5);
 
 const CLOSING: &str = "the store is closing";

@@ -1,6 +1,6 @@
 //! Between the catalog and its tables: loads all of them, completes and writes what a change has touched.
 
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::columns::{Decoder, Encoder, Stored, Unreadable};
 use super::vault::Vault;
@@ -9,13 +9,14 @@ use crate::catalog::{ApiKey, Catalog, Conflict, DEFAULT_GROUP, Difference, Group
 use crate::units::UnixMs;
 
 /// The tables that the catalog and the writer stand on, all of them there since the first schema.
-pub(super) const TABLES: [&str; 7] = [
+pub(super) const TABLES: [&str; 8] = [
     "state",
     Group::TABLE,
     Tenant::TABLE,
     ApiKey::TABLE,
     Model::TABLE,
     McpServer::TABLE,
+    "applied_file",
     "idempotency",
 ];
 
@@ -127,6 +128,20 @@ pub(super) fn write(connection: &Connection, vault: &Vault, next: &Catalog, befo
         .prepare_cached("UPDATE state SET catalog_version = ?1, max_in_flight = ?2")?
         .execute((version, next.max_in_flight()))?;
     Ok(())
+}
+
+/// Remembers the configuration file that was applied.
+pub(super) fn remember_file(connection: &Connection, document: &str, now: UnixMs) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO applied_file (one, document, applied_at) VALUES (1, ?1, ?2)")?
+        .execute((document, now.0))
+        .map(drop)
+}
+
+/// The configuration file that was last applied.
+pub(super) fn applied_file(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT document FROM applied_file")?;
+    statement.query_row([], |row| row.get(0)).optional()
 }
 
 /// All old rows go before any new one comes, so that two objects can swap their names.

@@ -147,6 +147,16 @@ async fn write<T: Send + 'static>(
     store.write(work)?.await.unwrap()
 }
 
+/// Waits until the writer has healed by itself: on a thread of its own and by the real clock.
+async fn in_order_again(store: &Store) {
+    let healed = async {
+        while store.writable().is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), healed).await.unwrap();
+}
+
 fn audit_of_all() -> AuditQuery {
     AuditQuery {
         limit: 1000,

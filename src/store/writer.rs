@@ -206,12 +206,11 @@ impl Writer {
     }
 
     fn batch(&self, first: Job, jobs: &Receiver<Job>, lost: Option<Lost>) -> Result<(), Lost> {
-        let before = self.shared.catalog.load_full();
         let mut batch = Batch {
             connection: &self.connection,
             vault: &self.vault,
             clock: &self.clock,
-            catalog: Arc::clone(&before),
+            catalog: self.shared.catalog.load_full(),
             begun: false,
             lost,
         };
@@ -232,10 +231,10 @@ impl Writer {
             Err(lost) => Err(lost.why.clone()),
         };
         let mut health = fate.clone();
-        if outcome.is_ok() && !Arc::ptr_eq(&before, &batch.catalog) {
-            health = self.publish(&batch.catalog);
-        }
         if touched {
+            if outcome.is_ok() {
+                health = self.publish(&batch.catalog);
+            }
             self.report(health);
         }
         for settle in settles {
@@ -252,20 +251,24 @@ impl Writer {
         })
     }
 
-    /// Puts a committed catalog in force. An engine that panics over it does not end the writer; the store is shown as
-    /// not healthy until the next change, which publishes again.
+    /// Puts a committed catalog in force, unless it is. An engine that panics over it does not end the writer; the store is
+    /// shown as not healthy, and the next write, at the latest a probe, tries again.
     fn publish(&self, catalog: &Arc<Catalog>) -> Result<(), String> {
         let live = self.shared.live.lock();
         self.shared.catalog.store(Arc::clone(catalog));
-        let Some(live) = &*live else { return Ok(()) };
-        guard(|| live.publish(Arc::clone(catalog))).map_err(|_| "an engine failed to take the configuration over".to_owned())
+        match &*live {
+            Some(live) if live.load().version() != catalog.version() => {
+                guard(|| live.publish(Arc::clone(catalog))).map_err(|_| "an engine failed to take the configuration over".to_owned())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn report(&self, now: Result<(), String>) {
         let before = std::mem::replace(&mut *self.shared.health.lock(), now.clone());
         match (before, now) {
-            (Ok(()), Err(reason)) => tracing::error!(%reason, "store cannot be written"),
-            (Err(_), Ok(())) => tracing::info!("store can be written again"),
+            (Ok(()), Err(reason)) => tracing::error!(%reason, "store is out of order"),
+            (Err(_), Ok(())) => tracing::info!("store is in order again"),
             (Ok(()), Ok(())) | (Err(_), Err(_)) => {}
         }
     }

@@ -8,8 +8,12 @@
 //! | `streams` | event streams: passed on as they come, ended as they must be |
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
+//! | `command_line` | exit codes, and errors of one line |
+//! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
+mod balancer;
+mod command_line;
 mod fair_share;
 mod faults;
 mod heads;

@@ -32,6 +32,9 @@ pub(super) struct Ask {
     pub(super) documents: Text,
     /// The exact number of tokens to answer with, beyond the server's own default.
     sim_output_tokens: Option<u64>,
+    /// The pace of this request, where it is not to be the server's.
+    pub(super) sim_ttft_ms: Option<f64>,
+    pub(super) sim_ms_per_token: Option<f64>,
     /// How much of the input is reported as read from the prefix cache.
     pub(super) sim_cached_tokens: Option<u64>,
     /// What goes wrong; see `fault`.

@@ -31,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use ask::Ask;
 use fault::{Fault, Unreadable};
 use job::Pace;
 use tally::Tally;
@@ -44,8 +45,8 @@ const FAULT_USES_MAX: usize = 4096;
 /// A simulated inference server: OpenAI's and Anthropic's routes, vLLM's metrics, and faults on request.
 ///
 /// Prints `listening on http://ADDRESS` as its first line. GET /sim/stats tells what it did, GET /sim/requests the latest
-/// requests. A request may set `sim_output_tokens`, `sim_cached_tokens` and `sim_fault` in its body (or the header
-/// `x-sim-fault`).
+/// requests. A request may set `sim_output_tokens`, `sim_ttft_ms`, `sim_ms_per_token`, `sim_cached_tokens` and `sim_fault` in
+/// its body (or the header `x-sim-fault`).
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// Address to listen on; port 0 lets the system choose
@@ -138,6 +139,16 @@ impl Server {
             .and_then(|value| value.strip_prefix("Bearer "));
         let given = bearer.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()));
         given == Some(key)
+    }
+
+    /// How fast this request is served; numbers that are no duration are ignored.
+    fn pace(&self, ask: &Ask) -> Pace {
+        let asked = |value: Option<f64>, default| value.and_then(|value| millis(value).ok()).unwrap_or(default);
+        Pace {
+            ttft: asked(ask.sim_ttft_ms, self.pace.ttft),
+            per_token: asked(ask.sim_ms_per_token, self.pace.per_token),
+            prefill: self.pace.prefill,
+        }
     }
 
     /// What goes wrong with this request: what it asks for, else what the flags say, unless that happened often enough.

@@ -134,7 +134,7 @@ async fn post(
         Ok(fault) => fault,
         Err(wrong) => return Ok(error(dialect, StatusCode::BAD_REQUEST, &wrong.to_string())),
     };
-    let mut job = Job::new(&server.tally, server.pace, order(server, &head.headers, path, route, &ask));
+    let mut job = Job::new(&server.tally, server.pace(&ask), order(server, &head.headers, path, route, &ask));
     if !fault.delay.is_zero() {
         tokio::time::sleep(fault.delay).await;
     }

@@ -142,6 +142,13 @@ CREATE TABLE mcp_servers (
     updated_at        INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The configuration file as it was last applied, as the program understood it: one side of the next three-way merge.
+CREATE TABLE applied_file (
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
+    document   TEXT NOT NULL,
+    applied_at INTEGER NOT NULL
+) STRICT;
+
 -- Append-only: the triggers stop a slip of this program, the hash chain shows what was done around them.
 CREATE TABLE audit (
     seq         INTEGER PRIMARY KEY,

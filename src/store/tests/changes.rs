@@ -1,5 +1,6 @@
 //! What a change promises its caller.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
 use super::*;
@@ -79,6 +80,25 @@ async fn capacity_is_kept_across_a_reopening() {
     edit(&scratch.store, |catalog| catalog.set_max_in_flight(3)).await;
     let scratch = scratch.reopened();
     assert_eq!((scratch.store.catalog().max_in_flight(), scratch.store.catalog().version()), (3, 1));
+}
+
+#[tokio::test]
+async fn the_file_last_applied_is_remembered_with_the_change_that_applied_it() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.store.applied_file().await, Ok(None));
+    let slots = |count| {
+        move |catalog: &mut Catalog, _| {
+            catalog.set_max_in_flight(count);
+            if count < 5 { Ok(Change::new(())) } else { Err("too many") }
+        }
+    };
+    scratch.store.apply_file(author(), "one".to_owned(), slots(1)).await.unwrap();
+    scratch.store.apply_file(author(), "same".to_owned(), slots(1)).await.unwrap();
+    scratch.store.apply_file(author(), "bad".to_owned(), slots(9)).await.unwrap_err();
+    edit(&scratch.store, |catalog| catalog.set_max_in_flight(2)).await;
+    let scratch = scratch.reopened();
+    assert_eq!(scratch.store.applied_file().await, Ok(Some("same".to_owned())));
+    assert_eq!((scratch.store.catalog().max_in_flight(), scratch.store.catalog().version()), (2, 2));
 }
 
 #[tokio::test]
@@ -226,16 +246,21 @@ async fn a_change_is_in_force_when_it_is_answered() {
 }
 
 #[tokio::test]
-async fn an_engine_that_panics_over_a_catalog_is_shown_and_ends_nothing() {
+async fn an_engine_that_panics_over_a_catalog_ends_nothing_and_is_asked_again() {
     let scratch = Scratch::new();
+    let faulty = Arc::new(AtomicBool::new(false));
     let mut live = Live::new(Arc::new(Catalog::empty(1)));
-    live.subscribe(|catalog| assert!(catalog.tenant_named("bad").is_none(), "an engine's bug"));
-    scratch.store.follow(Arc::new(live));
-    scratch.create("bad").await.unwrap();
+    let fault = Arc::clone(&faulty);
+    live.subscribe(move |_| assert!(!fault.load(Ordering::SeqCst), "an engine's bug"));
+    let live = Arc::new(live);
+    scratch.store.follow(Arc::clone(&live));
+    faulty.store(true, Ordering::SeqCst);
+    scratch.create("acme").await.unwrap();
     scratch.store.writable().unwrap_err();
-    let id = scratch.store.catalog().tenant_named("bad").unwrap().id;
-    edit(&scratch.store, move |catalog| catalog.remove_tenant(&id).is_some()).await;
-    assert_eq!(scratch.store.writable(), Ok(()));
+    assert!(live.load().tenant_named("acme").is_none());
+    faulty.store(false, Ordering::SeqCst);
+    in_order_again(&scratch.store).await;
+    assert!(live.load().tenant_named("acme").is_some());
 }
 
 #[tokio::test]

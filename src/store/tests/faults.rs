@@ -67,13 +67,7 @@ async fn a_database_locked_by_another_process_is_unavailable_and_recovers_by_its
     assert_eq!(scratch.store.audit(audit_of_all()).await.unwrap().len(), 1, "reading goes on");
     assert!(scratch.store.catalog().tenant_named("during").is_none());
     other.execute_batch("ROLLBACK").unwrap();
-    // The writer tries by itself, on a thread of its own and by the real clock.
-    let recovered = async {
-        while scratch.store.writable().is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), recovered).await.unwrap();
+    in_order_again(&scratch.store).await;
     scratch.create("during").await.unwrap();
     assert_eq!(scratch.reopened().store.catalog().tenants().len(), 2);
 }
