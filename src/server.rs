@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tracing::info;
 
+use crate::admin::{self, Readiness};
 use crate::admission::{self, Admission};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
@@ -76,6 +77,9 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// The admin token cannot be used.
+    #[error(transparent)]
+    AdminToken(admin::UnusableToken),
     /// The system gives no thread or no signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -95,23 +99,26 @@ pub struct Listening {
 /// # Errors
 /// [`StartError`], before anything is served.
 pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), StartError> {
+    // Named points in the phases, set by `FAILPOINTS`; in a build without the feature there are none.
+    let _points = fail::FailScenario::setup();
     let data = bind(settings.listen)?;
     let management = bind(settings.admin_listen)?;
     let listening = Listening {
         data: data.local_addr()?,
         management: management.local_addr()?,
     };
-    let own_listeners = vec![listening.data, listening.management];
+    let doors = [listening.data, listening.management];
 
     let (store, catalog) = Store::open(store::Options {
         sealing_key: settings.encryption_key,
         max_in_flight: settings.max_in_flight,
         ..store::Options::new(&settings.store_path)
     })?;
-    let floors = Floors::build(&settings, catalog, &own_listeners)?;
+    let floors = Floors::build(&settings, catalog, &doors)?;
     store.follow(Arc::clone(&floors.live));
 
-    let router = management::router(store, &floors, &settings, own_listeners);
+    let readiness = Readiness::default();
+    let router = management::router(store, &floors, &settings, doors, readiness.clone())?;
     let (stop_management, management_stops) = watch::channel(false);
     let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
     let management = management_runtime.spawn(management::run(management, router, management_stops));
@@ -125,11 +132,13 @@ pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), Star
         threads(settings.threads),
         data_stops,
     ));
+    readiness.set(true);
     ready(listening);
     info!(data = %listening.data, management = %listening.management, "listening");
 
     data_runtime.block_on(async {
         signals.stop().await;
+        readiness.set(false);
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();

@@ -18,6 +18,7 @@ mod show;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -117,6 +118,8 @@ struct KeyRecord {
     source: Arc<ApiKey>,
     account: Account,
     tenant: Arc<TenantRecord>,
+    /// Unix milliseconds of the minute in which the key last came in; 0 is never. Outlives changes of the key.
+    last_used: Arc<AtomicI64>,
 }
 
 /// How many models' mean outputs are remembered per tenant; the one that was first seen longest ago goes.
@@ -189,6 +192,23 @@ impl Limits {
             scope,
             view: record.view(now),
         }))
+    }
+
+    /// Notes that a key has come in. Whole minutes, so that a busy key is not written to at each request.
+    pub fn touch(&self, key: &KeyId, wall: UnixMs) {
+        let records = self.records.load();
+        let Some(record) = records.keys.get(key) else { return };
+        let minute = wall.0 - wall.0.rem_euclid(60_000);
+        if record.last_used.load(Ordering::Relaxed) != minute {
+            record.last_used.store(minute, Ordering::Relaxed);
+        }
+    }
+
+    /// The minute in which a key last came in, since this process started.
+    #[must_use]
+    pub fn last_used(&self, key: &KeyId) -> Option<UnixMs> {
+        let minute = self.records.load().keys.get(key)?.last_used.load(Ordering::Relaxed);
+        (minute > 0).then_some(UnixMs(minute))
     }
 
     /// What the limits of a key and its tenant show: of each kind the one with least left. `None` where there is none.
@@ -273,6 +293,7 @@ impl Records {
                     source: Arc::clone(key),
                     account: Account::of_key(key, before.map(|before| &before.account), now),
                     tenant: Arc::clone(tenant),
+                    last_used: before.map(|before| Arc::clone(&before.last_used)).unwrap_or_default(),
                 }),
             };
             Some((key.id, record))

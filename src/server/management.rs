@@ -1,16 +1,50 @@
 //! Starts the management API on a listener that is already bound.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use super::{Floors, Settings};
-use crate::admin;
+use axum::Router;
+use tokio::sync::watch;
+
+use super::{Floors, Settings, StartError};
+use crate::admin::{self, AdminToken, Doors, Readiness};
 use crate::store::Store;
 
-/// What the management API is given.
-pub(super) fn router(store: Arc<Store>, floors: &Floors, settings: &Settings, own_listeners: Vec<SocketAddr>) -> axum::Router {
-    drop((store, own_listeners, floors, settings));
-    axum::Router::new()
+/// Builds the API on the floors below it.
+pub(super) fn router(
+    store: Arc<Store>,
+    floors: &Floors,
+    settings: &Settings,
+    listening: [SocketAddr; 2],
+    readiness: Readiness,
+) -> Result<Router, StartError> {
+    let limits = Arc::clone(&floors.limits);
+    Ok(admin::router(Doors {
+        store,
+        live: Arc::clone(&floors.live),
+        admission: Arc::clone(&floors.admission),
+        upstreams: Arc::clone(&floors.upstreams),
+        token: AdminToken::new(&settings.admin_token).map_err(StartError::AdminToken)?,
+        hasher: floors.hasher.clone(),
+        egress: settings.egress,
+        own_listeners: listening.to_vec(),
+        seals: settings.encryption_key.is_some(),
+        listen: Some(listening[1]),
+        hosts: Vec::new(),
+        readiness,
+        last_used: Arc::new(move |key| limits.last_used(key)),
+    }))
 }
-/// x
-pub(super) async fn run(_l: std::net::TcpListener, _r: axum::Router, _s: tokio::sync::watch::Receiver<bool>) {}
+
+/// Serves until told to stop; then finishes what runs.
+pub(super) async fn run(listener: TcpListener, router: Router, stops: watch::Receiver<bool>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    admin::serve(
+        tokio::net::TcpListener::from_std(listener)?,
+        router,
+        admin::Bounds::default(),
+        stops,
+    )
+    .await;
+    Ok(())
+}

@@ -62,9 +62,9 @@ async fn a_panic_in_any_phase_costs_one_request_and_no_slot() {
             let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("a slot was lost");
             whole += u32::from(answer.is_ok_and(|text| text.contains("[DONE]")));
         }
-        // Three panicked; those in `logging` had their answer already.
-        let expected = if point == "proxy::logging" { 6 } else { 3 };
-        assert_eq!(whole, expected, "{point}");
+        // Three panicked; a client whose request panicked in `logging` may have had its whole answer already.
+        let expected = if point == "proxy::logging" { 3..=6 } else { 3..=3 };
+        assert!(expected.contains(&whole), "{point}: {whole} whole answers");
         gateway.idle().await;
     }
 }

@@ -20,9 +20,10 @@ pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mu
         replay::unwrap(session.as_mut(), home);
     }
     let fault = ctx.fault.take().unwrap_or_else(|| diagnose(error, session, ctx));
+    let mut whole = false;
     if fault != Fault::ClientGone {
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
-            end_stream(session, ctx, &fault).await;
+            whole = end_stream(session, ctx, &fault).await;
         } else {
             session.set_keepalive(None);
             answer(session, ctx, &fault).await;
@@ -32,7 +33,7 @@ pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mu
     ctx.fault = Some(fault);
     FailToProxy {
         error_code: status,
-        can_reuse_downstream: false,
+        can_reuse_downstream: whole,
     }
 }
 
@@ -63,8 +64,9 @@ fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
 }
 
 /// The status is out. An event stream ends with an error event and no `[DONE]`; anything else is cut, since a body that
-/// merely stopped would look complete.
-async fn end_stream(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) {
+/// merely stopped would look complete. Returns whether the answer is whole as far as HTTP is concerned: then a client may
+/// use the connection again, and would be hurt by its close.
+async fn end_stream(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) -> bool {
     let open = ctx
         .work
         .as_ref()
@@ -77,10 +79,12 @@ async fn end_stream(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) 
             .map_or(&b""[..], Tap::cut);
         let event = fault.event(ctx.dialect, ctx.shown_id());
         let last = [end_of_the_last, &event].concat();
-        // If it cannot be written, the client is gone or will see the connection close.
-        let _ = session.as_mut().write_response_body(Bytes::from(last), true).await;
+        if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
+            return true;
+        }
     }
     session.as_mut().shutdown().await;
+    false
 }
 
 /// Answers with a fault: status, headers, body in the client's dialect.

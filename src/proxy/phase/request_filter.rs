@@ -103,6 +103,7 @@ fn who(gateway: &Gateway, catalog: &Catalog, headers: &HeaderMap) -> Result<Prin
     if principal.tenant.status == TenantStatus::Suspended {
         return Err(Fault::TenantSuspended);
     }
+    gateway.limits.touch(&principal.key.id, now);
     Ok(principal)
 }
 

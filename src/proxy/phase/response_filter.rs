@@ -73,6 +73,8 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     if event_stream {
+        // The format is UTF-8 by definition; some clients compare the whole value.
+        ours.insert_header(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))?;
         ours.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
         ours.insert_header("x-accel-buffering", HeaderValue::from_static("no"))?;
     }
@@ -89,7 +91,8 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
         }
         if head.status.is_success() {
             let tap = Tap::new(route, event_stream, work.parsed.injected_usage());
-            if tap.may_shorten() && ours.headers.contains_key(CONTENT_LENGTH) {
+            // An event may be taken out, or an error event put at the end.
+            if (event_stream || tap.may_shorten()) && ours.headers.contains_key(CONTENT_LENGTH) {
                 ours.remove_header(&CONTENT_LENGTH);
                 if session.req_header().version == http::Version::HTTP_11 {
                     ours.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
