@@ -18,6 +18,7 @@ use tracing::info;
 
 use crate::admin::{self, Readiness};
 use crate::admission::{self, Admission};
+use crate::answers::{self, Answers};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
 use crate::egress;
@@ -157,6 +158,7 @@ struct Floors {
     live: Arc<Live>,
     admission: Arc<Admission>,
     limits: Arc<Limits>,
+    answers: Arc<Answers>,
     upstreams: Arc<Upstreams>,
     active: Arc<Active>,
     hasher: KeyHasher,
@@ -172,6 +174,7 @@ impl Floors {
             ..upstreams::Settings::default()
         });
         let limits = Limits::new(limits::Settings { epoch: Instant::now() });
+        let answers = Answers::new(answers::Settings::default());
         let mut live = Live::new(Arc::new(catalog));
         live.subscribe({
             let admission = Arc::clone(&admission);
@@ -185,11 +188,17 @@ impl Floors {
             let upstreams = Arc::clone(&upstreams);
             move |catalog| upstreams.apply(catalog)
         });
+        // The last: what it keeps must not outlive what the others have let go.
+        live.subscribe({
+            let answers = Arc::clone(&answers);
+            move |catalog| answers.apply(catalog)
+        });
         upstreams.start()?;
         Ok(Self {
             live: Arc::new(live),
             admission,
             limits,
+            answers,
             upstreams,
             active: Arc::default(),
             hasher: KeyHasher::new(settings.key_pepper.as_deref().map(str::as_bytes)),
@@ -205,6 +214,7 @@ impl Floors {
             active: Arc::clone(&self.active),
             budget: Budget::new(settings.max_buffered_bytes),
             limits: Arc::clone(&self.limits),
+            answers: Arc::clone(&self.answers),
             bounds: settings.bounds,
         }
     }

@@ -1,7 +1,7 @@
 //! One request's memory, from its first byte to its ledger row.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
@@ -9,6 +9,7 @@ use super::active::Mark;
 use super::lease::Lease;
 use super::replay::Home;
 use super::rescue::Fault;
+use crate::answers::{CacheStatus, Leader, Saved};
 use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
 use crate::limits::RateView;
@@ -32,6 +33,10 @@ pub struct RequestCtx {
     pub(super) principal: Option<Principal>,
     /// What the limits of the key and its tenant showed after this request.
     pub(super) rates: Option<RateView>,
+    /// What became of the request at the response cache, where the model has one.
+    pub(super) cache: CacheStatus,
+    /// What a cached answer, or one that came for another, saved the client's tenant.
+    pub(super) saved: Option<Saved>,
     /// What is asked, once understood.
     pub(super) work: Option<Box<Work>>,
     /// The client's session while the replay stands in its place.
@@ -53,6 +58,10 @@ pub(super) struct Work {
     pub(super) body_len: usize,
     pub(super) lease: Lease,
     pub(super) answer: Answer,
+    /// Those who wait for the same answer, and the cache that keeps it.
+    pub(super) leader: Option<Leader>,
+    /// How long the request listened to another before it had to go itself.
+    pub(super) listened: Duration,
 }
 
 impl Work {
@@ -106,6 +115,8 @@ impl RequestCtx {
             route: None,
             principal: None,
             rates: None,
+            cache: CacheStatus::Off,
+            saved: None,
             work: None,
             home: None,
             fault: None,

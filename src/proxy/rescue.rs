@@ -67,6 +67,8 @@ pub(super) enum Fault {
         /// When a slot is likely to be free.
         retry_after: Duration,
     },
+    /// The client wants a kept answer or none, and there is none.
+    NotCached,
     /// The gateway is going down.
     ShuttingDown,
     /// No endpoint of the model can be used; why, in words fit for a client.
@@ -113,7 +115,7 @@ impl Fault {
             Self::Internal => 500,
             Self::UpstreamUnreachable | Self::UpstreamError(_) | Self::UpstreamInterrupted => 502,
             Self::BuffersFull | Self::QueueFull { .. } | Self::QueueTimeout { .. } | Self::ShuttingDown | Self::NoHealthyUpstream(_) => 503,
-            Self::UpstreamTimeout => 504,
+            Self::UpstreamTimeout | Self::NotCached => 504,
         }
     }
 
@@ -140,6 +142,7 @@ impl Fault {
             Self::BudgetUsedUp { .. } => "insufficient_quota",
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::ShuttingDown => "shutting_down",
+            Self::NotCached => "not_cached",
             Self::NoHealthyUpstream(_) => "no_healthy_upstream",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamError(_) => "upstream_error",
@@ -157,6 +160,7 @@ impl Fault {
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::ShuttingDown
+            | Self::NotCached
             | Self::NoHealthyUpstream(_)
             | Self::UpstreamUnreachable
             | Self::UpstreamError(_)
@@ -204,6 +208,7 @@ impl Fault {
             Self::QueueFull { .. } => "Too many requests are waiting; try again later.".to_owned(),
             Self::QueueTimeout { .. } => "The request waited too long for a free slot.".to_owned(),
             Self::ShuttingDown => "The gateway is shutting down; try again.".to_owned(),
+            Self::NotCached => "There is no cached answer, and only a cached one was asked for.".to_owned(),
             Self::NoHealthyUpstream(why) => format!("No upstream for this model is available: {why}."),
             Self::UpstreamUnreachable => "The upstream for this model cannot be reached.".to_owned(),
             Self::UpstreamTimeout => "The upstream took too long to answer.".to_owned(),

@@ -10,16 +10,33 @@ use tracing::debug;
 use super::super::Gateway;
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
-use super::super::replay;
+use super::super::rescue::Fault;
+use super::super::{cached, replay};
 use crate::quota::estimate;
 use crate::upstreams::Outcome;
 
 pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) {
+    let mut client_left = false;
     if let Some(home) = ctx.home.take() {
         replay::unwrap(session.as_mut(), &home);
+        client_left = home.is_gone();
     }
     fail_point!("proxy::logging");
     let now = Instant::now();
+    let ended_well = ctx.fault.is_none();
+    match ctx.fault.take() {
+        Some(fault) => {
+            cached::failed(ctx, &fault);
+            ctx.fault = Some(fault);
+        }
+        None => {
+            if let Some(work) = &mut ctx.work {
+                cached::complete(work);
+            }
+            // The answer came whole, but for others.
+            ctx.fault = client_left.then_some(Fault::ClientGone);
+        }
+    }
     let fault = ctx.fault.as_ref().map_or("", |fault| fault.code());
     let Some(work) = &mut ctx.work else {
         debug!(request_id = %ctx.id, status = ctx.status, error = fault, total_ms = ms(ctx.born, now), "request");
@@ -28,7 +45,7 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
     let spent = spent(work);
     let queue_ms = u64::try_from(work.lease.waited().as_millis()).unwrap_or(u64::MAX);
     if work.lease.was_dispatched() {
-        if fault.is_empty()
+        if ended_well
             && let Some(chosen) = work.lease.chosen()
         {
             let latency = now - work.answer.attempt_at.unwrap_or(now);
@@ -64,7 +81,7 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
 }
 
 /// What the request used: as reported, else as counted.
-fn spent(work: &Work) -> Spent {
+pub(in crate::proxy) fn spent(work: &Work) -> Spent {
     let estimate = estimate::input_tokens(work.parsed.text_bytes);
     let Some(tap) = &work.answer.tap else {
         // No answer, or an error: whether the endpoint read the prompt is not known, and it produced nothing.
