@@ -205,6 +205,12 @@ impl Chosen {
         &self.member.endpoint.label
     }
 
+    /// The same, to keep.
+    #[must_use]
+    pub fn kept_label(&self) -> Arc<str> {
+        Arc::clone(&self.member.endpoint.label)
+    }
+
     /// Tells what became of the attempt.
     pub fn outcome(&self, outcome: Outcome) {
         let verdict = self.verdict.load(Ordering::Relaxed);

@@ -46,7 +46,7 @@ pub(super) struct Endpoint {
     pub(super) plan: Plan,
     pub(super) place: Place,
     /// `host:port` or `host`, for people, logs and the ledger; no credential is in it.
-    pub(super) label: String,
+    pub(super) label: Arc<str>,
     /// The `Host` header.
     pub(super) host: String,
     /// What precedes the route's path: the base path without a slash at its end.
@@ -80,7 +80,7 @@ impl Endpoint {
         };
         Self {
             prefix: prefix.to_owned(),
-            label: host.clone(),
+            label: host.as_str().into(),
             group: group(&plan, &host),
             host,
             place,

@@ -75,7 +75,7 @@ fn endpoint(site: &Site, now: Instant) -> EndpointHealth {
     };
     let of_address = || addresses.iter().find_map(|address| address.last_error.clone());
     EndpointHealth {
-        label: site.endpoint.label.clone(),
+        label: site.endpoint.label.to_string(),
         state,
         in_flight: site.endpoint.in_flight.load(Ordering::Relaxed),
         last_error: site

@@ -10,6 +10,7 @@
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
+//! | `limits` | quotas and budgets |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 mod balancer;
@@ -17,6 +18,7 @@ mod command_line;
 mod fair_share;
 mod faults;
 mod heads;
+mod limits;
 mod refusals;
 mod replay;
 mod streams;
