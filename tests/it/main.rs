@@ -9,9 +9,11 @@
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
+//! | `answers` | the response cache: hits, crowds, who may share |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 mod command_line;
+mod answers;
 mod fair_share;
 mod faults;
 mod heads;
