@@ -5,6 +5,7 @@
 
 mod data_plane;
 mod drain;
+mod ledger;
 mod management;
 
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::admission::{self, Admission};
@@ -23,6 +24,7 @@ use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
 use crate::egress;
 use crate::limits::{self, Limits};
+use crate::metering::{self, Meter, WhenFull};
 use crate::proxy::{Active, Bounds, Budget, Gateway};
 use crate::store::{self, Store};
 use crate::upstreams::{self, Upstreams};
@@ -32,6 +34,9 @@ const MANAGEMENT_THREADS: usize = 2;
 
 /// How long tasks that were cut get to be dropped before the process ends without them.
 const CUT_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long the ledger's last rows get to reach the store.
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// How the gateway is started.
 #[derive(Clone)]
@@ -50,6 +55,10 @@ pub struct Settings {
     pub store_path: PathBuf,
     /// The capacity that a new store starts with; an old one has its own.
     pub max_in_flight: u32,
+    /// What happens to requests when the ledger cannot be written.
+    pub when_ledger_full: WhenFull,
+    /// How many days the ledger keeps raw rows.
+    pub ledger_retention_days: u32,
     /// Bounds of the queue.
     pub scheduler: admission::Settings,
     /// Bounds of a request.
@@ -78,6 +87,12 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] metering::OpenError),
+    /// What was spent before cannot be read, so budgets would start anew.
+    #[error("the ledger cannot be read: {0}")]
+    Past(String),
     /// The admin token cannot be used.
     #[error(transparent)]
     AdminToken(admin::UnusableToken),
@@ -115,7 +130,7 @@ pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), Star
         max_in_flight: settings.max_in_flight,
         ..store::Options::new(&settings.store_path)
     })?;
-    let floors = Floors::build(&settings, catalog, &doors)?;
+    let floors = Floors::build(&settings, catalog, &store, &doors)?;
     store.follow(Arc::clone(&floors.live));
 
     let readiness = Readiness::default();
@@ -147,6 +162,9 @@ pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), Star
     });
     data.abort();
     data_runtime.shutdown_timeout(CUT_WITHIN);
+    if !floors.meter.flush(FLUSH_WITHIN) {
+        warn!("the ledger's last rows stay in the spool until the next start");
+    }
     let _ = stop_management.send(true);
     let _ = management_runtime.block_on(async { tokio::time::timeout(CUT_WITHIN, management).await });
     management_runtime.shutdown_timeout(CUT_WITHIN);
@@ -160,13 +178,14 @@ struct Floors {
     limits: Arc<Limits>,
     answers: Arc<Answers>,
     upstreams: Arc<Upstreams>,
+    meter: Arc<Meter>,
     active: Arc<Active>,
     hasher: KeyHasher,
 }
 
 impl Floors {
     /// Builds the engines and lets them follow the catalog.
-    fn build(settings: &Settings, catalog: Catalog, own_listeners: &[SocketAddr]) -> std::io::Result<Self> {
+    fn build(settings: &Settings, catalog: Catalog, store: &Arc<Store>, own_listeners: &[SocketAddr]) -> Result<Self, StartError> {
         let admission = Admission::new(settings.scheduler.clone());
         let upstreams = Upstreams::new(upstreams::Settings {
             egress: settings.egress,
@@ -188,18 +207,24 @@ impl Floors {
             let upstreams = Arc::clone(&upstreams);
             move |catalog| upstreams.apply(catalog)
         });
+        upstreams.on_capacity({
+            let admission = Arc::clone(&admission);
+            Box::new(move |model, cap| admission.set_model_cap(model, cap))
+        });
         // The last: what it keeps must not outlive what the others have let go.
         live.subscribe({
             let answers = Arc::clone(&answers);
             move |catalog| answers.apply(catalog)
         });
         upstreams.start()?;
+        let meter = ledger::open(settings, store, &limits)?;
         Ok(Self {
             live: Arc::new(live),
             admission,
             limits,
             answers,
             upstreams,
+            meter,
             active: Arc::default(),
             hasher: KeyHasher::new(settings.key_pepper.as_deref().map(str::as_bytes)),
         })
@@ -211,6 +236,7 @@ impl Floors {
             hasher: self.hasher.clone(),
             admission: Arc::clone(&self.admission),
             upstreams: Arc::clone(&self.upstreams),
+            meter: Arc::clone(&self.meter),
             active: Arc::clone(&self.active),
             budget: Budget::new(settings.max_buffered_bytes),
             limits: Arc::clone(&self.limits),

@@ -18,6 +18,18 @@ use crate::upstreams::Upstreams;
 /// Tells when a key was last used, if it is known.
 pub type LastUsed = Arc<dyn Fn(&KeyId) -> Option<UnixMs> + Send + Sync>;
 
+/// How much the response cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheSize {
+    /// Answers.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Tells how much the response cache holds.
+pub type CacheSizes = Arc<dyn Fn() -> CacheSize + Send + Sync>;
+
 /// An object that the API makes, shows, changes and deletes.
 pub(super) trait Noun: Clone + Send + Sync + Sized + 'static {
     /// Its id.
@@ -54,6 +66,7 @@ pub(super) struct Desk {
     pub(super) live: Arc<Live>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) last_used: LastUsed,
+    pub(super) cache_size: CacheSizes,
 }
 
 impl Desk {

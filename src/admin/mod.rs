@@ -8,13 +8,14 @@
 //! [draft](draft::Draft), and hands the [desk] a closure that edits the catalog on the store's writer thread. Reading and
 //! describing a body come from one declaration, so the OpenAPI document cannot promise what is not checked.
 //!
-//! What is not here yet has its place in [`api`]: usage and costs, `config/*`, the purge of a model's cache.
+//! What is not here yet has its place in [`api`]: `config/*`, the purge of a model's cache.
 
 mod answer;
 mod audit;
 mod auth;
 mod capacity;
 mod condition;
+mod costs;
 mod credential;
 mod desk;
 mod draft;
@@ -40,6 +41,7 @@ mod sent;
 mod serve;
 mod shown;
 mod tenants;
+mod usage;
 mod value;
 mod words;
 
@@ -53,7 +55,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{AdminToken, UnusableToken};
-pub use desk::LastUsed;
+pub use desk::{CacheSize, CacheSizes, LastUsed};
 pub use health::Readiness;
 pub use openapi::document;
 pub use serve::{Bounds, serve};
@@ -101,6 +103,8 @@ pub struct Doors {
     pub readiness: Readiness,
     /// When keys were last used.
     pub last_used: LastUsed,
+    /// What the response cache holds.
+    pub cache_size: CacheSizes,
 }
 
 /// What handlers may ask for; each takes only its part.
@@ -134,6 +138,7 @@ pub fn router(doors: Doors) -> Router {
             live: doors.live,
             upstreams: doors.upstreams,
             last_used: doors.last_used,
+            cache_size: doors.cache_size,
         },
         rules: Rules {
             policy: doors.egress,
@@ -168,7 +173,8 @@ fn api() -> OpenApiRouter<Room> {
         .merge(models::routes())
         .merge(fairshare::routes())
         .merge(mcp_servers::routes())
-        // `usage` and `costs` belong here: the usage room.
+        .merge(usage::routes())
+        .merge(costs::routes())
         .merge(capacity::routes())
         .merge(audit::routes())
         // `config/status`, `config/reload` and `config/export` belong here.

@@ -16,6 +16,7 @@ use super::fault::Faults;
 use super::fields::{Fields, join};
 use super::number;
 use super::words::Word;
+use crate::pricing;
 use crate::units::{PicoUsd, UnixMs, Weight};
 
 /// How a field is read and described.
@@ -182,26 +183,18 @@ impl<I: FromStr + Display> Value for IdOf<I> {
 /// Dollars, as a number or as decimal text, with at most twelve decimals.
 pub(super) enum Money {}
 
-impl Money {
-    /// The most that is accepted, in whole dollars: a thousand times the world's product of a year.
-    pub(super) const MAX: u128 = 100_000_000_000_000_000;
-}
-
 impl Value for Money {
     type Out = PicoUsd;
 
     fn read(raw: &RawValue, at: &str, faults: &mut Faults) -> Option<PicoUsd> {
-        let written = text(raw).unwrap_or_else(|| raw.get().to_owned());
-        let pico = number::scaled(&written, 12).filter(|pico| *pico <= Self::MAX * 1_000_000_000_000);
-        said(pico.map(PicoUsd), at, faults, || {
-            "must be an amount of dollars, not negative, as a number or decimal text of at most 12 decimals".to_owned()
-        })
+        let amount = pricing::parse(&text(raw).unwrap_or_else(|| raw.get().to_owned()));
+        amount.map_err(|error| faults.add(at, error.to_string())).ok()
     }
 
     fn schema() -> Json {
         json!({"anyOf": [
-            {"type": "number", "minimum": 0},
-            {"type": "string", "pattern": "^[0-9]{1,15}(\\.[0-9]{1,12})?$"},
+            {"type": "number", "minimum": 0, "maximum": 1_000_000_000},
+            {"type": "string", "pattern": "^[0-9]{1,9}(\\.[0-9]{1,12})?$"},
         ]})
     }
 }

@@ -62,8 +62,9 @@ impl Admission {
         self.directory.store(Arc::new(applied.directory.clone()));
     }
 
-    /// Sets a model's cap from outside the catalog: for caps that are learned from an engine's signals. It holds for a model
-    /// whose capacity is `Auto`, until it is set again; `None` caps nothing.
+    /// Sets a model's cap from outside the catalog: what its endpoints take together, or what was learned from an engine's
+    /// signals. It holds until it is set again, beside the catalog's own; `None` caps nothing. Requests then wait here, by
+    /// fair share, and not with a slot in hand at an endpoint.
     pub fn set_model_cap(&self, model: ModelId, cap: Option<u32>) {
         let mut applied = self.applied.lock();
         applied.learned_caps.insert(model, cap);
@@ -209,9 +210,9 @@ impl Admission {
 
 /// A model whose cap is to be learned has none until it is.
 fn cap_of(applied: &Applied, model: &Model) -> Option<u32> {
+    let told = applied.learned_caps.get(&model.id).copied().flatten();
     match model.capacity {
-        ModelCapacity::Uncapped => None,
-        ModelCapacity::Fixed(cap) => Some(cap),
-        ModelCapacity::Auto => applied.learned_caps.get(&model.id).copied().flatten(),
+        ModelCapacity::Uncapped | ModelCapacity::Auto => told,
+        ModelCapacity::Fixed(cap) => Some(told.map_or(cap, |told| told.min(cap))),
     }
 }

@@ -72,3 +72,5 @@ pub(super) fn deliver(scheduler: &mut Scheduler, mailboxes: &mut Mailboxes, wake
     }
     false
 }
+
+const _: () = assert!(size_of::<Mail>() <= 40);

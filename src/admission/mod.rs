@@ -5,7 +5,7 @@
 //!
 //! # A waiter's states
 //!
-//! A waiting request is a [`Place`] (the future), a mailbox, and a ticket in the scheduler. All three change under the lock
+//! A waiting request is a place (the future), a mailbox, and a ticket in the scheduler. All three change under the lock
 //! only:
 //!
 //! - *Waiting*: the ticket is queued and the box holds the future's waker, if it was polled. The place's drop cancels the
@@ -84,6 +84,9 @@ enum Entry {
     Permit(Permit),
     Place(Place),
 }
+
+/// Mailboxes kept in memory after a flood.
+const MAILBOXES_KEPT: usize = 1024;
 
 impl Admission {
     /// Starts with no tenants and no slots; [`apply`](Self::apply) brings both. Needs no runtime. Its clock thread ends when
@@ -223,6 +226,9 @@ impl Admission {
         inner.scheduler.advance(now);
         let anybody_waits = inner.scheduler.queued() > 0;
         inner.clock_sleeps = !anybody_waits;
+        if inner.mailboxes.is_empty() && inner.mailboxes.capacity() > MAILBOXES_KEPT {
+            inner.mailboxes = Mailboxes::new();
+        }
         self.release(inner);
         anybody_waits
     }

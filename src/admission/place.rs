@@ -34,10 +34,13 @@ impl Future for Place {
         let Some(mailbox) = place.mailbox else { return Poll::Pending };
         let mut inner = place.admission.inner.lock();
         if let Some(Mail::Waiting { waker, .. }) = inner.mailboxes.get_mut(mailbox) {
-            match waker {
-                Some(waker) => waker.clone_from(context.waker()),
-                None => *waker = Some(context.waker().clone()),
+            if waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                return Poll::Pending;
             }
+            let outdated = waker.replace(context.waker().clone());
+            // Its drop may drop a task, and with it another place: not under the lock.
+            drop(inner);
+            drop(outdated);
             return Poll::Pending;
         }
         place.mailbox = None;
@@ -58,7 +61,7 @@ impl Drop for Place {
         let now = self.admission.clock.now();
         let mut inner = self.admission.inner.lock();
         let Inner { scheduler, mailboxes, .. } = &mut *inner;
-        // The waker is dropped after the lock is released: its task's drop may be long.
+        // The waker in it is dropped after the lock is released, for the same reason.
         let mail = mailboxes.try_remove(mailbox);
         match &mail {
             Some(Mail::Waiting { ticket, .. }) => {

@@ -221,7 +221,9 @@ impl Flight {
             state.followers.remove(&id);
             return Look::Leads(state.term);
         }
-        let Some(place) = state.followers.get_mut(&id) else { return Look::Nothing };
+        let Some(place) = state.followers.get_mut(&id) else {
+            return Look::Nothing;
+        };
         if place.cut_off {
             return Look::Step(Step {
                 end: Some(Ended::LeftBehind),
@@ -317,7 +319,12 @@ impl Flight {
         if state.leaderless && !state.is_listened_to() {
             self.deserted.notify_one();
         }
-        let wanted = state.followers.values().filter(|place| !place.cut_off).map(|place| place.next).min();
+        let wanted = state
+            .followers
+            .values()
+            .filter(|place| !place.cut_off)
+            .map(|place| place.next)
+            .min();
         let wanted = wanted.unwrap_or(state.first + state.pieces.len());
         let mut freed = 0;
         while state.first < wanted {

@@ -63,4 +63,3 @@ impl Drop for Follower {
         self.answers.settle(&self.flight, open);
     }
 }
-

@@ -139,7 +139,11 @@ impl Answers {
     pub(super) fn settle(&self, flight: &Arc<Flight>, open: Open) {
         if open == Open::No && flight.subject.shared {
             let mut inner = self.inner.lock();
-            if inner.flights.get(&flight.subject.key).is_some_and(|there| Arc::ptr_eq(there, flight)) {
+            if inner
+                .flights
+                .get(&flight.subject.key)
+                .is_some_and(|there| Arc::ptr_eq(there, flight))
+            {
                 inner.flights.remove(&flight.subject.key);
             }
         }

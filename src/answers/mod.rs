@@ -128,7 +128,11 @@ impl Answers {
     fn turn(self: &Arc<Self>, ask: &Ask<'_>, now: Instant) -> Turn {
         let directives = ask.directives;
         let Some(key) = ask.key(&self.maker) else {
-            return if directives.only_if_cached() { Turn::NotCached } else { Turn::Bypass(None) };
+            return if directives.only_if_cached() {
+                Turn::NotCached
+            } else {
+                Turn::Bypass(None)
+            };
         };
         if !directives.may_look() {
             if directives.only_if_cached() {
@@ -214,7 +218,9 @@ impl Answers {
         let mut applied = self.applied.lock();
         let mut removed = Removed::new();
         for change in catalog.models().differences(&applied.models) {
-            let Some(model) = change.after.as_ref().or(change.before.as_ref()) else { continue };
+            let Some(model) = change.after.as_ref().or(change.before.as_ref()) else {
+                continue;
+            };
             let after = change.after.as_ref().filter(|after| after.enabled && after.cache.enabled);
             let mut inner = self.inner.lock();
             let known = inner.eras.get(&model.id).map(|(version, _)| *version);

@@ -157,7 +157,9 @@ impl Shelf {
             return removed;
         }
         while self.held_by(&new.owner) + charge > self.share {
-            let Some(oldest) = self.owners.get(&new.owner).and_then(Owner::oldest) else { break };
+            let Some(oldest) = self.owners.get(&new.owner).and_then(Owner::oldest) else {
+                break;
+            };
             self.remove(oldest, &mut removed);
         }
         while self.charged + charge > self.max_bytes {
@@ -167,7 +169,9 @@ impl Shelf {
                 Some((most, owner)) if most > self.held_by(&new.owner) => owner,
                 Some(_) | None => new.owner,
             };
-            let Some(oldest) = self.owners.get(&giving).and_then(Owner::oldest) else { break };
+            let Some(oldest) = self.owners.get(&giving).and_then(Owner::oldest) else {
+                break;
+            };
             self.remove(oldest, &mut removed);
         }
         if self.charged + charge <= self.max_bytes {
@@ -261,7 +265,12 @@ impl Shelf {
     }
 
     fn forget(&mut self, is_meant: impl Fn(&Slot) -> bool) -> Removed {
-        let meant: Vec<usize> = self.slots.iter().filter(|(_, slot)| is_meant(slot)).map(|(index, _)| index).collect();
+        let meant: Vec<usize> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| is_meant(slot))
+            .map(|(index, _)| index)
+            .collect();
         let mut removed = Removed::with_capacity(meant.len());
         for index in meant {
             self.remove(index, &mut removed);

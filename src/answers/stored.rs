@@ -119,7 +119,9 @@ impl Stored {
     /// The body's pieces as they came. Nothing is copied.
     pub fn pieces(&self) -> impl ExactSizeIterator<Item = Bytes> {
         let mut from = 0;
-        self.ends.iter().map(move |end| self.body.slice(std::mem::replace(&mut from, *end)..*end))
+        self.ends
+            .iter()
+            .map(move |end| self.body.slice(std::mem::replace(&mut from, *end)..*end))
     }
 
     /// What it takes in memory, in bytes.

@@ -21,7 +21,9 @@ pub fn json_is_whole(body: &[u8]) -> bool {
 /// That no event before it told of an error is for the reader of the stream to know.
 #[must_use]
 pub fn events_are_whole(body: &[u8]) -> bool {
-    let mut lines = body.rsplit(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = body
+        .rsplit(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     // What stands after the last line end: nothing, or the stream was cut.
     if lines.next() != Some(b"") {
         return false;

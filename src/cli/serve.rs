@@ -15,7 +15,7 @@ use super::BadSetUp;
 use super::log::{self, Format};
 use super::secrets::Secrets;
 use crate::server::{Listening, Settings};
-use crate::{admission, egress, proxy, server};
+use crate::{admission, egress, metering, proxy, server};
 
 /// Of all request bodies together, by default.
 const MAX_BUFFERED_BYTES: u64 = 1 << 30;
@@ -63,6 +63,12 @@ pub(super) struct Flags {
     /// The longest a request body may take to arrive
     #[arg(long, env = "OBLETH_LIMITS_BODY_TIMEOUT_MS", value_name = "MS", default_value_t = millis(proxy::Bounds::default().body_timeout))]
     body_timeout_ms: u64,
+    /// What happens to requests when the ledger cannot be written
+    #[arg(long, env = "OBLETH_LEDGER_WHEN_FULL", value_name = "WHAT", value_enum, default_value_t = WhenFull::Reject)]
+    ledger_when_full: WhenFull,
+    /// How many days the ledger keeps a row per request; sums are kept for ever
+    #[arg(long, env = "OBLETH_LEDGER_RETENTION_DAYS", value_name = "DAYS", default_value_t = 90)]
+    ledger_retention_days: u32,
     /// Where upstreams may be
     #[arg(long, env = "OBLETH_EGRESS_POLICY", value_name = "POLICY", value_enum, default_value_t = Egress::Lan)]
     egress: Egress,
@@ -82,6 +88,25 @@ enum Egress {
     PublicOnly,
     /// Also loopback and private networks
     Lan,
+}
+
+/// As the configuration file spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum WhenFull {
+    /// Refuse them with 503
+    Reject,
+    /// Serve them; a crash now would lose their rows
+    Serve,
+}
+
+impl From<WhenFull> for metering::WhenFull {
+    fn from(when: WhenFull) -> Self {
+        match when {
+            WhenFull::Reject => Self::Reject,
+            WhenFull::Serve => Self::Serve,
+        }
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -119,6 +144,8 @@ fn settings(flags: Flags, secrets: Secrets) -> Settings {
         admin_token: secrets.admin_token,
         store_path: flags.store,
         max_in_flight: flags.max_in_flight,
+        when_ledger_full: flags.ledger_when_full.into(),
+        ledger_retention_days: flags.ledger_retention_days,
         scheduler: admission::Settings {
             max_queued: flags.max_queued,
             max_queued_bytes: flags.max_queued_bytes,

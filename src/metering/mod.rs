@@ -1,1 +1,294 @@
 //! The ledger: every request's use, counted once.
+//!
+//! # Promises
+//!
+//! - **No dispatched request without a row**, also across `kill -9`: [`Meter::begin`] has written the request's intent to
+//!   the spool, by plain `write(2)`, before it returns the [`Ticket`] without which nobody dispatches. What the system was
+//!   given survives the process.
+//! - **One row per request.** A ticket is settled once; dropped unsettled, it writes an `interrupted` row; killed with the
+//!   process, the next start does. The request's id is the ledger's primary key, so a replay adds nothing.
+//! - After a power failure at most the last 50 ms are missing: the spool is synced by a thread of its own.
+//! - A request thread waits for no disk. What it does is one `write(2)` of some two hundred bytes to the page cache under
+//!   a lock held for just that (a microsecond or two; `benches/ledger.rs` has the figure). A queue in memory would be
+//!   faster by that microsecond and lose its contents with the process.
+//! - Everything is bounded. When the spool is full or cannot be written, new requests are refused ([`Unavailable`]) or, if
+//!   the operator says so, served and counted as at risk. Running ones still get their rows: by a bounded memory of rows
+//!   that waits for the store.
+//!
+//! # Inside
+//!
+//! `spool` appends records (`codec`) to numbered segments; `mover` reads them back and moves rows to the store in batches
+//! (every 50 ms or 256 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
+//! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start.
+
+mod codec;
+mod mover;
+mod recovery;
+mod sink;
+mod spool;
+mod ticket;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use crate::store::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
+pub use sink::Sink;
+pub use ticket::{Intent, Ticket};
+
+use crate::store::Clock;
+use codec::Record;
+use mover::{Mover, Progress};
+use spool::Spool;
+
+/// What to do with new requests when the spool cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// Refuse them.
+    #[default]
+    Reject,
+    /// Serve them; a crash now would lose their rows.
+    Serve,
+}
+
+/// How the room is set up.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where the spool's segments lie; made if it does not exist.
+    pub spool_dir: PathBuf,
+    /// How large all segments may grow together.
+    pub spool_bytes_max: u64,
+    /// How large one segment grows.
+    pub segment_bytes: u64,
+    /// What happens at the bound.
+    pub when_full: WhenFull,
+    /// How many days raw rows stay. Roll-ups stay for ever.
+    pub retention_days: u32,
+    /// Wall-clock time, for retention.
+    pub clock: Clock,
+}
+
+impl Settings {
+    /// The defaults: 256 MiB in segments of 8 MiB, refuse when full, 90 days.
+    #[must_use]
+    pub fn new(spool_dir: PathBuf, clock: Clock) -> Self {
+        Self {
+            spool_dir,
+            spool_bytes_max: 256 << 20,
+            segment_bytes: 8 << 20,
+            when_full: WhenFull::Reject,
+            retention_days: 90,
+            clock,
+        }
+    }
+}
+
+/// Why the room cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The spool's directory cannot be used.
+    #[error("the spool {} cannot be used", path.display())]
+    Spool {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What the spool holds cannot be moved to the store.
+    #[error("the ledger cannot be written: {0}")]
+    Store(String),
+}
+
+/// The ledger cannot take a new request: its spool is full or cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger cannot be written")]
+pub struct Unavailable;
+
+/// What happened so far. All but `open`, `spool_bytes` and `waiting_rows` only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Requests begun and not settled.
+    pub open: u64,
+    /// Bytes of all segments.
+    pub spool_bytes: u64,
+    /// Rows that could not be spooled and wait in memory for the store.
+    pub waiting_rows: u64,
+    /// Rows in the store.
+    pub rows: u64,
+    /// Writes to the spool that failed.
+    pub write_errors: u64,
+    /// Syncs of the spool that failed.
+    pub sync_errors: u64,
+    /// Batches that the store did not take, each tried again.
+    pub store_errors: u64,
+    /// Requests begun without an intent (`when_full: serve`).
+    pub unspooled: u64,
+    /// Rows that are lost: neither spool nor memory had room.
+    pub lost: u64,
+    /// Requests refused by [`Meter::begin`].
+    pub refused: u64,
+    /// Damaged stretches of segments that were skipped.
+    pub damaged: u64,
+}
+
+/// How many rows wait in memory while neither spool nor store can be written: some 25 MiB (few in tests, which fill it).
+const WAITING_MAX: usize = if cfg!(test) { 1_024 } else { 65_536 };
+
+/// What the threads and the tickets share.
+#[derive(Debug)]
+struct Shared {
+    spool: Spool,
+    when_full: WhenFull,
+    waiting: Mutex<Vec<Row>>,
+    progress: Progress,
+    open: AtomicU64,
+    unspooled: AtomicU64,
+    lost: AtomicU64,
+    refused: AtomicU64,
+    damaged: AtomicU64,
+}
+
+/// The ledger's front. Dropping it moves what is spooled and ends the threads.
+#[derive(Debug)]
+pub struct Meter {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Meter {
+    /// Opens the spool, moves what an earlier process left in it to the store, and starts the threads. Blocks: call it
+    /// while the house is being built, outside the runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(settings: &Settings, sink: Arc<dyn Sink>) -> Result<Arc<Self>, OpenError> {
+        let spool_error = |source| OpenError::Spool {
+            path: settings.spool_dir.clone(),
+            source,
+        };
+        let recovered = recovery::recover(&settings.spool_dir, &*sink)?;
+        let spool = Spool::open(
+            &settings.spool_dir,
+            recovered.next_segment,
+            settings.segment_bytes,
+            settings.spool_bytes_max,
+        )
+        .map_err(spool_error)?;
+        let shared = Arc::new(Shared {
+            spool,
+            when_full: settings.when_full,
+            waiting: Mutex::new(Vec::new()),
+            progress: Progress::default(),
+            open: AtomicU64::new(0),
+            unspooled: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            damaged: AtomicU64::new(recovered.damaged),
+        });
+        let mover = Mover::new(Arc::clone(&shared), sink, recovered.next_segment, settings);
+        let mut threads = Vec::new();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        threads.push(spawn("ledger-move", Box::new(move || mover.run())).map_err(spool_error)?);
+        let syncing = Arc::clone(&shared);
+        threads.push(spawn("ledger-sync", Box::new(move || syncing.spool.sync_until_closed())).map_err(spool_error)?);
+        shared.progress.mover.set(threads[0].thread().clone()).ok();
+        Ok(Arc::new(Self { shared, threads }))
+    }
+
+    /// Records that a request is about to be dispatched. Nobody may dispatch without the ticket.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the spool is full or cannot be written, unless the operator chose to serve all the same.
+    pub fn begin(&self, intent: Intent) -> Result<Ticket, Unavailable> {
+        let shared = &self.shared;
+        let open = shared.open.load(Ordering::Relaxed);
+        let spooled = shared.spool.has_room(open) && shared.append(&Record::Intent(&intent));
+        if !spooled {
+            match shared.when_full {
+                WhenFull::Reject => {
+                    shared.refused.fetch_add(1, Ordering::Relaxed);
+                    return Err(Unavailable);
+                }
+                WhenFull::Serve => shared.unspooled.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+        Ok(Ticket::new(Arc::clone(shared), intent))
+    }
+
+    /// Records a request that was never dispatched: a refusal, an answer from the cache.
+    pub fn record(&self, row: Row) {
+        self.shared
+            .settle(row, self.shared.spool.has_room(self.shared.open.load(Ordering::Relaxed)));
+    }
+
+    /// Waits until everything recorded so far is in the store. Returns whether that came about in time. Blocks.
+    #[must_use]
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.shared.progress.flush(&self.shared, timeout)
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let shared = &self.shared;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            open: of(&shared.open),
+            spool_bytes: shared.spool.bytes(),
+            waiting_rows: shared.waiting.lock().len() as u64,
+            rows: of(&shared.progress.rows),
+            write_errors: of(&shared.spool.write_errors),
+            sync_errors: of(&shared.spool.sync_errors),
+            store_errors: of(&shared.progress.store_errors),
+            unspooled: of(&shared.unspooled),
+            lost: of(&shared.lost),
+            refused: of(&shared.refused),
+            damaged: of(&shared.damaged),
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.shared.progress.stop();
+        self.shared.spool.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Appends a record; whether it is in the spool.
+    fn append(&self, record: &Record<'_>) -> bool {
+        let written = self.spool.append(&codec::frame(record)).is_ok();
+        if written {
+            self.progress.appended();
+        }
+        written
+    }
+
+    /// Spools a row, or keeps it in memory for the mover.
+    fn settle(&self, row: Row, may_spool: bool) {
+        if may_spool && self.append(&Record::Settle(&row)) {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < WAITING_MAX {
+            waiting.push(row);
+            drop(waiting);
+            self.progress.appended();
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

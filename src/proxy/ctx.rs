@@ -1,12 +1,14 @@
 //! One request's memory, from its first byte to its ledger row.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
 use super::active::Mark;
+use super::bill::Bill;
 use super::lease::Lease;
+use super::placement::Placement;
 use super::replay::Home;
 use super::rescue::Fault;
 use crate::answers::{CacheStatus, Leader, Saved};
@@ -14,12 +16,13 @@ use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
 use crate::limits::RateView;
 use crate::llm::{Dialect, Parsed, Route, Tap};
-use crate::upstreams::{EndpointId, Hint};
+use crate::units::UnixMs;
+use crate::upstreams::EndpointId;
 
 /// What is known of a request while it runs. Pingora makes one per request and drops it last, also after a panic.
 pub struct RequestCtx {
     pub(super) born: Instant,
-    pub(super) born_at: SystemTime,
+    pub(super) born_at: UnixMs,
     pub(super) id: RequestId,
     _mark: Mark,
     /// The gateway's own id as a header.
@@ -33,6 +36,8 @@ pub struct RequestCtx {
     pub(super) principal: Option<Principal>,
     /// What the limits of the key and its tenant showed after this request.
     pub(super) rates: Option<RateView>,
+    /// The ledger row it owes, once it is known whose it is.
+    pub(super) bill: Option<Bill>,
     /// What became of the request at the response cache, where the model has one.
     pub(super) cache: CacheStatus,
     /// What a cached answer, or one that came for another, saved the client's tenant.
@@ -51,10 +56,7 @@ pub struct RequestCtx {
 pub(super) struct Work {
     pub(super) model: Arc<Model>,
     pub(super) parsed: Parsed,
-    /// Hash of the session the request belongs to, where endpoints are chosen by it.
-    pub(super) session: Option<u64>,
-    /// Hashes of the prompt's blocks, where endpoints are chosen by it.
-    pub(super) prefix: Vec<u64>,
+    pub(super) placement: Placement,
     pub(super) body_len: usize,
     pub(super) lease: Lease,
     pub(super) answer: Answer,
@@ -62,16 +64,6 @@ pub(super) struct Work {
     pub(super) leader: Option<Leader>,
     /// How long the request listened to another before it had to go itself.
     pub(super) listened: Duration,
-}
-
-impl Work {
-    /// What the request brings to the choice of an endpoint.
-    pub(super) fn hint(&self) -> Hint<'_> {
-        Hint {
-            session: self.session,
-            prefix: &self.prefix,
-        }
-    }
 }
 
 /// What has come back so far.
@@ -108,7 +100,7 @@ impl RequestCtx {
         let own_id = HeaderValue::try_from(id.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         Self {
             born: Instant::now(),
-            born_at: SystemTime::now(),
+            born_at: super::wall_now(),
             id,
             _mark: mark,
             shown_id: own_id.clone(),
@@ -117,6 +109,7 @@ impl RequestCtx {
             route: None,
             principal: None,
             rates: None,
+            bill: None,
             cache: CacheStatus::Off,
             saved: None,
             work: None,

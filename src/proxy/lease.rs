@@ -3,7 +3,8 @@
 //! States: `empty → reserved → granted → placed → dispatched → settled`. [`Lease::settle`] is the ordinary end and says what
 //! really happened; [`Lease::release`] ends what never went upstream and burns nothing; `Drop` is the extraordinary end (a
 //! panic, a runtime that goes down) and settles to what had been seen by then. Each field gives itself back by its own
-//! `Drop`, so there is nothing here to forget.
+//! `Drop`, so there is nothing here to forget. The row in the ledger is owed longer than anything is held, and has a state
+//! of its own: [`super::bill`].
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub(super) struct Lease {
     permit: Option<Permit>,
     chosen: Option<Chosen>,
     dispatched: bool,
+    waited: Duration,
     /// What is charged should nobody come to settle.
     seen: Spent,
     prices: Prices,
@@ -60,12 +62,23 @@ impl Lease {
 
     /// Reserved => Granted.
     pub(super) fn grant(&mut self, permit: Permit) {
+        self.waited = permit.waited();
         self.permit = Some(permit);
     }
 
-    /// How long the request waited for its slot.
+    /// The queue refused it after a while.
+    pub(super) fn gave_up(&mut self, waited: Duration) {
+        self.waited = waited;
+    }
+
+    /// How long the request waited for its slot, or for its refusal.
     pub(super) fn waited(&self) -> Duration {
-        self.permit.as_ref().map_or(Duration::ZERO, Permit::waited)
+        self.waited
+    }
+
+    /// What would be charged now.
+    pub(super) fn seen(&self) -> &Spent {
+        &self.seen
     }
 
     /// Granted | Placed => Placed. A repeated attempt exchanges the endpoint.

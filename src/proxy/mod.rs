@@ -4,6 +4,7 @@
 //! it has taken is [`lease::Lease`], and the only place that turns an error into a status is [`rescue`].
 
 mod active;
+mod bill;
 mod body;
 mod budget;
 mod cached;
@@ -12,12 +13,13 @@ mod ctx;
 mod destination;
 mod lease;
 mod phase;
+mod placement;
 mod rates;
 mod replay;
 mod rescue;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,6 +38,8 @@ use crate::answers::Answers;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
 use crate::limits::Limits;
+use crate::metering::Meter;
+use crate::units::UnixMs;
 use crate::upstreams::Upstreams;
 
 /// The bounds of what a client can hold open.
@@ -77,6 +81,8 @@ pub struct Gateway {
     pub active: Arc<Active>,
     /// Bytes of bodies in memory.
     pub budget: Arc<Budget>,
+    /// The ledger.
+    pub meter: Arc<Meter>,
     /// Bounds per request.
     pub bounds: Bounds,
 }
@@ -107,7 +113,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_request_filter(&self, session: &mut Session, head: &mut RequestHeader, ctx: &mut RequestCtx) -> Result<()> {
-        phase::upstream_request_filter::run(session, head, ctx)
+        phase::upstream_request_filter::run(session, head, ctx).map_err(|fault| refuse(ctx, fault))
     }
 
     async fn upstream_response_filter(&self, _session: &mut Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
@@ -160,6 +166,17 @@ impl ProxyHttp for Gateway {
     fn suppress_proxy_warn_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error, _context: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// The wall clock, for expiry dates, budget periods and the ledger.
+fn wall_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Whole milliseconds between two instants.
+fn ms(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Leaves a fault in the request's memory and gives Pingora an error that leads to `fail_to_proxy` without a repeat.

@@ -240,7 +240,10 @@ impl CustomSession for Replay {
         loop {
             let gone = self.home.is_gone();
             let Self {
-                inner, clockwork, audience, ..
+                inner,
+                clockwork,
+                audience,
+                ..
             } = self;
             let session = inner.as_mut().expect("the session is there until drop");
             let left = tokio::select! {

@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use super::rates;
 use crate::limits::Scope;
 use crate::llm::{self, BodyFault, Dialect};
+use crate::metering::Outcome;
 
 /// Why a request did not get its answer. Carries what the client may know and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(super) enum Fault {
         /// When a slot is likely to be free.
         retry_after: Duration,
     },
+    /// The ledger cannot take the request, and nothing goes upstream uncounted.
+    LedgerUnavailable,
     /// The client wants a kept answer or none, and there is none.
     NotCached,
     /// The gateway is going down.
@@ -114,7 +117,12 @@ impl Fault {
             Self::ClientGone => 499,
             Self::Internal => 500,
             Self::UpstreamUnreachable | Self::UpstreamError(_) | Self::UpstreamInterrupted => 502,
-            Self::BuffersFull | Self::QueueFull { .. } | Self::QueueTimeout { .. } | Self::ShuttingDown | Self::NoHealthyUpstream(_) => 503,
+            Self::BuffersFull
+            | Self::LedgerUnavailable
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::ShuttingDown
+            | Self::NoHealthyUpstream(_) => 503,
             Self::UpstreamTimeout | Self::NotCached => 504,
         }
     }
@@ -141,6 +149,7 @@ impl Fault {
             Self::ExceedsQuota => "request_exceeds_quota",
             Self::BudgetUsedUp { .. } => "insufficient_quota",
             Self::QueueTimeout { .. } => "queue_timeout",
+            Self::LedgerUnavailable => "ledger_unavailable",
             Self::ShuttingDown => "shutting_down",
             Self::NotCached => "not_cached",
             Self::NoHealthyUpstream(_) => "no_healthy_upstream",
@@ -153,10 +162,44 @@ impl Fault {
         }
     }
 
+    /// What it is in the ledger.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::ClientGone => Outcome::Cancelled,
+            Self::UpstreamTimeout => Outcome::Timeout,
+            Self::UpstreamInterrupted => Outcome::Interrupted,
+            Self::NoHealthyUpstream(_) | Self::UpstreamUnreachable | Self::UpstreamError(_) | Self::Internal => Outcome::Error,
+            Self::BadRequest(_)
+            | Self::HeadTooLarge
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::InvalidKey
+            | Self::ConflictingCredentials
+            | Self::KeyDisabled
+            | Self::KeyExpired
+            | Self::TenantSuspended
+            | Self::Body(_)
+            | Self::BodyTooLarge(_)
+            | Self::BodyTooSlow
+            | Self::BuffersFull
+            | Self::ModelNotAllowed(_)
+            | Self::ModelNotFound(_)
+            | Self::RateLimited { .. }
+            | Self::ExceedsQuota
+            | Self::BudgetUsedUp { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::LedgerUnavailable
+            | Self::NotCached
+            | Self::ShuttingDown => Outcome::Rejected,
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::KeyDisabled | Self::KeyExpired | Self::TenantSuspended | Self::ModelNotAllowed(_) => "permission_error",
             Self::BuffersFull
+            | Self::LedgerUnavailable
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::ShuttingDown
@@ -207,6 +250,7 @@ impl Fault {
             Self::BudgetUsedUp { .. } => "The budget for this period is used up.".to_owned(),
             Self::QueueFull { .. } => "Too many requests are waiting; try again later.".to_owned(),
             Self::QueueTimeout { .. } => "The request waited too long for a free slot.".to_owned(),
+            Self::LedgerUnavailable => "The gateway cannot account for requests at the moment; try again shortly.".to_owned(),
             Self::ShuttingDown => "The gateway is shutting down; try again.".to_owned(),
             Self::NotCached => "There is no cached answer, and only a cached one was asked for.".to_owned(),
             Self::NoHealthyUpstream(why) => format!("No upstream for this model is available: {why}."),
@@ -224,7 +268,7 @@ impl Fault {
                 Some(*retry_after)
             }
             Self::BudgetUsedUp { reset_after } => *reset_after,
-            Self::ShuttingDown | Self::BuffersFull => Some(Duration::from_secs(1)),
+            Self::ShuttingDown | Self::BuffersFull | Self::LedgerUnavailable => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

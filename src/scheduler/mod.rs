@@ -31,10 +31,10 @@
 //!
 //! # Rules
 //!
-//! R1 eligibility, R2 fast path, R3 activation, R4 dispatch ([`pick`], [`charge`]), R5 floors ([`tree::Clock`]), R6 cost
-//! ([`cost`]), R7 cancellation ([`Leave`]), R8 live weights and R9 moves ([`roster`]), R12 bounds of the queue, R13 deadlines
-//! and overload. R10 (classes inside a tenant) would order a lane's lists, where keys with caps have theirs now; R11
-//! (guarantees) would try groups below their guarantee first in [`pick`].
+//! R1 eligibility (`mask`), R2 fast path, R3 activation (`ready`), R4 dispatch (`pick`, `charge`), R5 floors (`tree`), R6 cost
+//! (`cost`), R7 cancellation ([`Leave`]), R8 live weights and R9 moves (`roster`), R12 bounds of the queue, R13 deadlines
+//! (`wheel`) and overload (`pick`). R10 (classes inside a tenant) would order a lane's lists, where keys with caps have theirs
+//! now; R11 (guarantees) would try groups below their guarantee first in `pick`.
 //!
 //! # Invariants
 //!
@@ -51,7 +51,10 @@ mod heap;
 mod mask;
 mod moment;
 mod pick;
+mod queue;
 mod ready;
+mod request;
+mod retire;
 mod roster;
 mod settings;
 mod snapshot;
@@ -60,11 +63,12 @@ mod ticket;
 mod tree;
 mod wheel;
 
-use std::time::Duration;
+use std::collections::VecDeque;
 
 pub use arena::{GroupIx, Handle, KeyIx, ModelIx, TenantIx, TicketIx};
 pub use cost::{Cost, Tariff};
 pub use moment::{Moment, TICK};
+pub use request::{Entered, Event, Grant, Leave, Refused, Request};
 pub use roster::TenantTerms;
 pub use settings::Settings;
 pub use snapshot::{GroupView, ModelView, Snapshot, TenantView};
@@ -72,116 +76,9 @@ pub use snapshot::{GroupView, ModelView, Snapshot, TenantView};
 use arena::{Arena, BranchIx, Ix, LaneIx, PoolIx, QueueIx};
 use heap::Stamps;
 use mask::Mask;
-use std::collections::VecDeque;
 use ticket::{State, Ticket, Tickets};
 use tree::{Branch, Clock, Group, Key, KeyQueue, Lane, Model, Node, Pool, Tenant};
 use wheel::Wheel;
-
-/// A request that wants a slot.
-#[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// Who pays.
-    pub tenant: Handle<TenantIx>,
-    /// With which key; `None`, or one that is gone, has no cap of its own.
-    pub key: Option<Handle<KeyIx>>,
-    /// For which model; `None`, or one that is gone, shares the slots of the models without a cap.
-    pub model: Option<Handle<ModelIx>>,
-    /// Input tokens by the gateway's own count.
-    pub input_tokens: u64,
-    /// The client's bound on output tokens. It can lower the estimate, never raise it: hints are not trusted.
-    pub max_tokens: Option<u64>,
-    /// What the waiting body holds in memory.
-    pub body_bytes: u64,
-    /// How long it will wait, if shorter than the queue's timeout.
-    pub patience: Option<Duration>,
-    /// The caller's number for it, handed back in events.
-    pub owner: u32,
-}
-
-/// What became of a request that entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entered {
-    /// It runs.
-    Granted(Grant),
-    /// It waits; an [`Event`] will tell.
-    Queued(Handle<TicketIx>),
-}
-
-/// A slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
-    /// To be handed to [`progress`](Scheduler::progress) and [`leave`](Scheduler::leave).
-    pub ticket: Handle<TicketIx>,
-    /// How long it waited.
-    pub waited: Duration,
-    /// From this output token on, `progress` charges; telling it earlier does nothing.
-    pub charge_at: u64,
-}
-
-/// Why a request could not enter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The tenant's part of the queue is full (R12).
-    #[error("the tenant's part of the queue is full")]
-    QueueFull {
-        /// When the tenant's queue will have drained, at its present rate; at least a second.
-        retry_after: Duration,
-    },
-    /// It would not wait at all and had to.
-    #[error("no slot is free and the request does not wait")]
-    NoPatience {
-        /// When the tenant's queue will have drained, at its present rate; at least a second.
-        retry_after: Duration,
-    },
-    /// The tenant was deleted.
-    #[error("there is no such tenant")]
-    UnknownTenant,
-}
-
-/// What became of a waiter. Each gets exactly one, unless it is cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// It runs.
-    Granted {
-        /// The request's own number.
-        owner: u32,
-        /// Its slot.
-        grant: Grant,
-    },
-    /// Its deadline came first.
-    Expired {
-        /// The request's own number.
-        owner: u32,
-        /// How long it waited.
-        waited: Duration,
-        /// When its tenant's queue will have drained, at its present rate; at least a second.
-        retry_after: Duration,
-    },
-    /// Its tenant was deleted, or everybody was dismissed.
-    Dismissed {
-        /// The request's own number.
-        owner: u32,
-    },
-}
-
-/// How a running request ends (R7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
-    /// It was never sent upstream: everything is refunded.
-    Unused,
-    /// It was broken off: what it has used is charged. Refunding it would give the node to whoever aborts most.
-    Aborted {
-        /// Output tokens seen.
-        output: u64,
-    },
-    /// It ended.
-    Settled {
-        /// Input tokens, as reported.
-        input: u64,
-        /// Output tokens, as reported.
-        output: u64,
-    },
-}
 
 /// The scheduler. Its caller serialises the calls and tells the time.
 #[derive(Debug)]
@@ -270,65 +167,13 @@ impl Scheduler {
         let key = request.key.and_then(|key| self.keys.find(key));
         let key = key.filter(|ix| self.keys[*ix].tenant == tenant).unwrap_or(KeyIx::NONE);
         let model = request.model.and_then(|model| self.models.find(model)).unwrap_or(self.unlisted);
-        let pool = self.models[model].pool;
-
-        let ticket = Ticket {
-            state: State::Running,
-            tenant,
-            key,
-            model,
-            owner: request.owner,
-            input: narrow(request.input_tokens),
-            output_max: request.max_tokens.map_or(u32::MAX, narrow),
-            since: self.now,
-            lane: LaneIx::NONE,
-            queue: QueueIx::NONE,
-            older: TicketIx::NONE,
-            newer: TicketIx::NONE,
-            timer_before: TicketIx::NONE,
-            timer_after: TicketIx::NONE,
-            due: 0,
-            arrival: 0,
-            body_bytes: request.body_bytes,
-            charged: Cost::ZERO,
-            covered: 0,
-        };
-        let key_is_open = !key.is_some() || self.keys[key].is_open();
-        if self.has_room() && self.pools[pool].has_room() && self.tenants[tenant].is_open() && key_is_open {
-            // R2. By I3 nobody waits who could take this slot instead.
-            debug_assert!(self.eligible_pools() == 0, "a free slot and somebody who could use it");
+        let ticket = Ticket::new(request, tenant, key, model, self.now);
+        if self.runs_at_once(&ticket) {
             self.touch(tenant);
-            let ix = self.tickets.insert(ticket);
-            self.activate_for_fast_path(tenant, pool);
-            let grant = self.start(ix);
-            if self.has_room() {
-                self.node.clock.not_scarce();
-            }
-            return Ok(Entered::Granted(grant));
+            Ok(Entered::Granted(self.start_at_once(ticket)))
+        } else {
+            self.enqueue(ticket, request.patience).map(Entered::Queued)
         }
-
-        let patience = request.patience.unwrap_or(Duration::MAX).min(self.settings.queue_timeout);
-        let due = self.now.after(patience).tick_reached();
-        if due <= self.tick || patience.is_zero() {
-            let retry_after = self.drains_in(tenant);
-            return Err(Refused::NoPatience { retry_after });
-        }
-        if !self.has_place(tenant, request.body_bytes) {
-            let retry_after = self.drains_in(tenant);
-            return Err(Refused::QueueFull { retry_after });
-        }
-        self.touch(tenant);
-        let ix = self.tickets.insert(Ticket {
-            state: State::Queued,
-            due,
-            arrival: self.arrivals,
-            ..ticket
-        });
-        self.arrivals += 1;
-        self.count_queued(ix);
-        self.link(ix);
-        self.wheel.insert(&mut self.tickets, ix);
-        Ok(Entered::Queued(self.tickets.handle(ix)))
     }
 
     /// Takes a waiter out of the queue. Returns whether it waited; a waiter that runs or is gone is left alone. Lets no time
@@ -453,21 +298,25 @@ impl Scheduler {
         (self.tickets[ix].state == State::Running).then_some(ix)
     }
 
-    /// Running or queued => gone. Tells the waiter.
-    fn dismiss(&mut self, ix: TicketIx) {
-        let owner = self.tickets[ix].owner;
-        self.withdraw(ix);
-        self.events.push_back(Event::Dismissed { owner });
+    /// R2. By I3 nobody waits who could take the slot instead.
+    fn runs_at_once(&self, ticket: &Ticket) -> bool {
+        debug_assert!(!self.somebody_could_run(), "a free slot and somebody who could use it");
+        let Ticket { tenant, key, model, .. } = *ticket;
+        self.has_room()
+            && self.pools[self.models[model].pool].has_room()
+            && self.tenants[tenant].is_open()
+            && (!key.is_some() || self.keys[key].is_open())
     }
 
-    /// Queued => gone.
-    fn withdraw(&mut self, ix: TicketIx) {
-        self.wheel.remove(&mut self.tickets, ix);
-        self.unlink(ix);
-        self.discount_queued(ix);
-        let Ticket { tenant, key, model, .. } = self.tickets[ix];
-        self.tickets.remove(ix);
-        self.retire(tenant, key, model);
+    /// (new) => Running.
+    fn start_at_once(&mut self, ticket: Ticket) -> Grant {
+        self.activate_for_fast_path(ticket.tenant, self.models[ticket.model].pool);
+        let ix = self.tickets.insert(ticket);
+        let grant = self.start(ix);
+        if self.has_room() {
+            self.node.clock.not_scarce();
+        }
+        grant
     }
 
     /// R4: fills free slots with ready waiters. R5: if slots remain, they are not scarce.
@@ -488,74 +337,6 @@ impl Scheduler {
         }
     }
 
-    /// R12: a tenant, and a group, may have waiting no more than a multiple of what is still free. Whoever floods fills
-    /// only its own part, whatever the number of those who share the queue.
-    fn has_place(&self, tenant: TenantIx, body_bytes: u64) -> bool {
-        let Settings {
-            max_queued,
-            max_queued_bytes,
-            tenant_queue_alpha,
-            group_queue_alpha,
-            ..
-        } = self.settings;
-        let tenant = &self.tenants[tenant];
-        let free = max_queued.saturating_sub(self.node.queued);
-        let free_bytes = max_queued_bytes.saturating_sub(self.node.queued_bytes);
-        tenant.queued < tenant.max_queued
-            && tenant.queued < free.saturating_mul(tenant_queue_alpha)
-            && self.groups[tenant.group].queued < free.saturating_mul(group_queue_alpha)
-            && body_bytes <= free_bytes
-            && tenant.queued_bytes < free_bytes.saturating_mul(u64::from(tenant_queue_alpha))
-    }
-
-    fn drains_in(&self, tenant: TenantIx) -> Duration {
-        let tenant = &self.tenants[tenant];
-        tenant.backlog.drains_in(tenant.queued, self.now, self.settings.queue_timeout)
-    }
-
-    fn count_queued(&mut self, ix: TicketIx) {
-        let &Ticket {
-            tenant,
-            key,
-            model,
-            body_bytes,
-            ..
-        } = &self.tickets[ix];
-        self.node.queued += 1;
-        self.node.queued_bytes += body_bytes;
-        self.models[model].queued += 1;
-        if key.is_some() {
-            self.keys[key].queued += 1;
-        }
-        let tenant = &mut self.tenants[tenant];
-        if tenant.queued == 0 {
-            tenant.backlog.begin(self.now, tenant.served);
-        }
-        tenant.queued += 1;
-        tenant.queued_bytes += body_bytes;
-        self.groups[tenant.group].queued += 1;
-    }
-
-    fn discount_queued(&mut self, ix: TicketIx) {
-        let &Ticket {
-            tenant,
-            key,
-            model,
-            body_bytes,
-            ..
-        } = &self.tickets[ix];
-        self.node.queued -= 1;
-        self.node.queued_bytes -= body_bytes;
-        self.models[model].queued -= 1;
-        if key.is_some() {
-            self.keys[key].queued -= 1;
-        }
-        let tenant = &mut self.tenants[tenant];
-        tenant.queued -= 1;
-        tenant.queued_bytes -= body_bytes;
-        self.groups[tenant.group].queued -= 1;
-    }
-
     /// Notes that a tenant is active, for [`snapshot`](Self::snapshot).
     fn touch(&mut self, ix: TenantIx) {
         let tenant = &mut self.tenants[ix];
@@ -566,11 +347,6 @@ impl Scheduler {
             self.recent.push(ix);
         }
     }
-}
-
-/// Token counts over 2^32 are charged as 2^32.
-fn narrow(tokens: u64) -> u32 {
-    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

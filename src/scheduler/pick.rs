@@ -25,14 +25,19 @@ impl Scheduler {
         self.next_in(lane)
     }
 
+    /// I3's complaint: somebody waits who could run.
+    pub(super) fn somebody_could_run(&self) -> bool {
+        self.has_room() && (0..self.backlog.words()).any(|word| self.backlog.word(word) & self.room.word(word) != 0)
+    }
+
     /// R1: how many pools have both a ready waiter and room.
-    pub(super) fn eligible_pools(&self) -> u32 {
+    fn eligible_pools(&self) -> u32 {
         (0..self.backlog.words()).map(|word| self.eligible(word).count_ones()).sum()
     }
 
     fn eligible(&self, word: usize) -> u64 {
         #[cfg(test)]
-        if self.mutation == Some(super::tests::Mutation::SkipCapMask) {
+        if self.mutation == Some(super::tests::Mutation::RoomIgnored) {
             return self.backlog.word(word);
         }
         self.backlog.word(word) & self.room.word(word)
@@ -93,7 +98,7 @@ impl Scheduler {
 
     fn top_branch_by_node(&mut self, pool: PoolIx) -> Option<Entry<BranchIx>> {
         #[cfg(test)]
-        let skip = self.mutation == Some(super::tests::Mutation::SkipGroupFix);
+        let skip = self.mutation == Some(super::tests::Mutation::StaleGroupKey);
         let Self {
             pools, branches, groups, ..
         } = self;
@@ -110,7 +115,7 @@ impl Scheduler {
 
     fn top_lane_by_node(&mut self, branch: BranchIx) -> Option<Entry<LaneIx>> {
         #[cfg(test)]
-        let skip = self.mutation == Some(super::tests::Mutation::SkipTenantFix);
+        let skip = self.mutation == Some(super::tests::Mutation::StaleTenantKey);
         let Self {
             branches, lanes, tenants, ..
         } = self;

@@ -84,20 +84,27 @@ impl Tag {
     /// decreased, which every ready heap that holds it must be told.
     pub(super) fn rescale(&mut self, clock: u64, weight: u32) -> bool {
         let before = self.start;
-        let stretched = |steps: u64| -> u64 {
-            let wide = u128::from(steps) * u128::from(self.weight) / u128::from(weight);
-            u64::try_from(wide).unwrap_or(u64::MAX >> 1)
-        };
-        self.start = if before >= clock {
-            clock.saturating_add(stretched(before - clock))
+        let (from, to) = (u128::from(self.weight), u128::from(weight));
+        let rest = u128::from(self.rest);
+        // Service in steps of weight 1: exact, so that weights changed there and back lose nothing.
+        if before >= clock {
+            let service = u128::from(before - clock) * from + rest;
+            self.start = clock.saturating_add(narrow(service / to));
+            self.rest = low(narrow(service % to));
         } else {
-            clock.saturating_sub(stretched(clock - before))
-        };
-        self.credit = stretched(self.credit);
-        self.rest = 0;
+            let lag = u128::from(clock - before) * from - rest;
+            self.start = clock.saturating_sub(narrow(lag.div_ceil(to)));
+            self.rest = low(narrow(lag.div_ceil(to) * to - lag));
+        }
+        self.credit = narrow(u128::from(self.credit) * from / to);
         self.weight = weight;
         self.start < before
     }
+}
+
+/// Half the range is further than any tag gets from its clock.
+fn narrow(steps: u128) -> u64 {
+    u64::try_from(steps).unwrap_or(u64::MAX >> 1)
 }
 
 /// A remainder of a division by a `u32`.
@@ -160,6 +167,13 @@ mod tests {
         let mut ahead = Tag::new(BEGIN + 1000, 100);
         assert!(ahead.rescale(BEGIN, 200));
         assert_eq!(ahead.start, BEGIN + 500);
+        let mut there_and_back = Tag::new(BEGIN, 1_000_000);
+        there_and_back.charge(Cost::units(7));
+        let before = there_and_back;
+        there_and_back.rescale(BEGIN, 3);
+        assert_eq!(there_and_back.start, BEGIN + (7 << 16) / 3);
+        there_and_back.rescale(BEGIN, 1_000_000);
+        assert_eq!(there_and_back, before);
         let mut behind = Tag::new(BEGIN - 1000, 100);
         assert!(!behind.rescale(BEGIN, 200));
         assert_eq!(behind.start, BEGIN - 500);

@@ -1,5 +1,6 @@
 //! Requests as the scheduler keeps them, and the first-in-first-out lists they wait in.
 
+use super::Request;
 use super::arena::{Arena, Ix, KeyIx, LaneIx, ModelIx, QueueIx, TenantIx, TicketIx};
 use super::cost::Cost;
 use super::moment::Moment;
@@ -16,7 +17,7 @@ pub(super) enum State {
     Running,
 }
 
-/// A request. 112 bytes: with its waker and heap entries a waiter stays under the 200 bytes it is promised to cost.
+/// A request. Small, since as many may wait as the queue has places.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) state: State,
@@ -49,6 +50,34 @@ pub(super) struct Ticket {
     /// While running: what has been charged, and up to which output token.
     pub(super) charged: Cost,
     pub(super) covered: u64,
+}
+
+impl Ticket {
+    /// A request that has just come, linked nowhere. Token counts over 2^32 count as 2^32.
+    pub(super) fn new(request: &Request, tenant: TenantIx, key: KeyIx, model: ModelIx, now: Moment) -> Self {
+        let narrow = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);
+        Self {
+            state: State::Queued,
+            tenant,
+            key,
+            model,
+            owner: request.owner,
+            input: narrow(request.input_tokens),
+            output_max: request.max_tokens.map_or(u32::MAX, narrow),
+            since: now,
+            lane: LaneIx::NONE,
+            queue: QueueIx::NONE,
+            older: TicketIx::NONE,
+            newer: TicketIx::NONE,
+            timer_before: TicketIx::NONE,
+            timer_after: TicketIx::NONE,
+            due: 0,
+            arrival: 0,
+            body_bytes: request.body_bytes,
+            charged: Cost::ZERO,
+            covered: 0,
+        }
+    }
 }
 
 /// A list of waiting requests, oldest first, linked through the tickets.
@@ -100,3 +129,6 @@ impl Fifo {
         self.len -= 1;
     }
 }
+
+// A waiter costs this, its cell's generation, and 40 bytes of mailbox; 200 bytes are promised.
+const _: () = assert!(size_of::<Ticket>() <= 128);

@@ -33,6 +33,7 @@ mod change;
 mod checkpoint;
 mod columns;
 mod idempotency;
+pub mod ledger;
 mod lock;
 mod noun;
 mod open;
@@ -41,6 +42,7 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 mod vault;
 mod words;
 mod writer;
@@ -319,7 +321,6 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written, in a sentence, at once when the queue is full.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the seam for the ledger, see the room's doc"))]
     fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, String>>, String>
     where
         T: Send + 'static,

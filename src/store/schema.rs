@@ -6,7 +6,10 @@ use rusqlite::{Connection, TransactionBehavior};
 pub(super) const APPLICATION_ID: i32 = 0x6f62_6c65;
 
 /// Each brings the schema from its index to the next. Never edit one that was released: add another.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_configuration.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_configuration.sql"),
+    include_str!("migrations/0002_ledger.sql"),
+];
 
 /// What a new store starts with.
 pub(super) struct Seed {

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+use pingora::{Error, ErrorType};
 
 use super::EndpointId;
 use super::endpoint::{Endpoint, Member};
@@ -26,7 +28,32 @@ pub enum ConnectFailure {
     Other,
 }
 
-/// What became of an attempt. Several may be told of one: a head, then the end.
+impl ConnectFailure {
+    /// What an error of Pingora's says about a connect.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ConnectRefused => Self::Refused,
+            ErrorType::ConnectTimedout => Self::TimedOut,
+            ErrorType::ConnectNoRoute => Self::Unreachable,
+            ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => Self::Tls,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "connection refused",
+            Self::TimedOut => "connect timed out",
+            Self::Unreachable => "network unreachable",
+            Self::Tls => "TLS handshake failed",
+            Self::Other => "connect failed",
+        }
+    }
+}
+
+/// What became of an attempt. Several may be told of one: a head, then the end. An attempt counts against its endpoint at
+/// most once, and for it only when it ends, so that one which sends good heads and then dies is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was never sent.
@@ -55,11 +82,7 @@ impl Outcome {
     /// What is shown as an endpoint's last error.
     fn words(self) -> Option<Cow<'static, str>> {
         Some(match self {
-            Self::ConnectFailed(ConnectFailure::Refused) => "connection refused".into(),
-            Self::ConnectFailed(ConnectFailure::TimedOut) => "connect timed out".into(),
-            Self::ConnectFailed(ConnectFailure::Unreachable) => "network unreachable".into(),
-            Self::ConnectFailed(ConnectFailure::Tls) => "TLS handshake failed".into(),
-            Self::ConnectFailed(ConnectFailure::Other) => "connect failed".into(),
+            Self::ConnectFailed(failure) => failure.words().into(),
             Self::HeadReceived { status, .. } if status >= 500 => format!("answered {status}").into(),
             Self::DiedMidway => "connection broke before the answer's end".into(),
             Self::TimedOut => "answer timed out".into(),
@@ -72,7 +95,15 @@ impl Outcome {
 pub struct Chosen {
     pool: Arc<Pool>,
     member: Arc<Member>,
+    verdict: AtomicU8,
 }
+
+/// Nothing is known of the attempt.
+const OPEN: u8 = 0;
+/// A good head came. If nothing else is heard (the client left), the attempt was a good one.
+const PROMISING: u8 = 1;
+/// It was counted.
+const COUNTED: u8 = 2;
 
 impl Chosen {
     /// Takes the marks. `None` when the endpoint's cap was reached meanwhile.
@@ -92,6 +123,7 @@ impl Chosen {
         Some(Self {
             pool: Arc::clone(pool),
             member: Arc::clone(member),
+            verdict: AtomicU8::new(OPEN),
         })
     }
 
@@ -169,14 +201,49 @@ impl Chosen {
         &self.member.endpoint.label
     }
 
+    /// The same, to keep.
+    #[must_use]
+    pub fn kept_label(&self) -> Arc<str> {
+        Arc::clone(&self.member.endpoint.label)
+    }
+
     /// Tells what became of the attempt.
     pub fn outcome(&self, outcome: Outcome) {
-        self.pool.outcome(&self.member, outcome, outcome.words(), Instant::now());
+        let verdict = self.verdict.load(Ordering::Relaxed);
+        let backend = &self.member.backend;
+        match (outcome, outcome.words()) {
+            (_, Some(words)) if verdict != COUNTED => {
+                self.verdict.store(COUNTED, Ordering::Relaxed);
+                self.pool.failed(backend, outcome, &words, Instant::now());
+            }
+            (Outcome::HeadReceived { status, latency }, None) => {
+                backend.heads.fetch_add(1, Ordering::Relaxed);
+                if status < 300 {
+                    backend.speed.first_byte(latency);
+                }
+                if verdict == OPEN {
+                    self.verdict.store(PROMISING, Ordering::Relaxed);
+                }
+            }
+            (Outcome::Done { latency, output_tokens }, None) => {
+                if let Some(tokens @ 1..) = output_tokens {
+                    backend.speed.answer(latency, tokens);
+                }
+                if verdict != COUNTED {
+                    self.verdict.store(COUNTED, Ordering::Relaxed);
+                    backend.passed();
+                }
+            }
+            _ => {}
+        }
     }
 }
 
 impl Drop for Chosen {
     fn drop(&mut self) {
+        if *self.verdict.get_mut() == PROMISING {
+            self.member.backend.passed();
+        }
         self.member.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.member.backend.load.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.pool.in_flight.fetch_sub(1, Ordering::Relaxed);

@@ -46,7 +46,7 @@ pub(super) struct Endpoint {
     pub(super) plan: Plan,
     pub(super) place: Place,
     /// `host:port` or `host`, for people, logs and the ledger; no credential is in it.
-    pub(super) label: String,
+    pub(super) label: Arc<str>,
     /// The `Host` header.
     pub(super) host: String,
     /// What precedes the route's path: the base path without a slash at its end.
@@ -80,7 +80,7 @@ impl Endpoint {
         };
         Self {
             prefix: prefix.to_owned(),
-            label: host.clone(),
+            label: host.as_str().into(),
             group: group(&plan, &host),
             host,
             place,
@@ -93,6 +93,15 @@ impl Endpoint {
     /// Connections are shared among equal ones only: other files behind the same names make another group.
     pub(super) fn group_key(&self) -> u64 {
         self.group ^ self.material.read.load().as_ref().map_or(0, |trust| trust.generation)
+    }
+
+    /// Whether it may be connected to: not before the certificates it was configured with are read.
+    pub(super) fn trusted(&self) -> bool {
+        !self.needs_files() || self.material.read.load().is_some()
+    }
+
+    pub(super) fn needs_files(&self) -> bool {
+        self.https() && !self.plan.files.is_empty()
     }
 
     pub(super) fn https(&self) -> bool {
@@ -146,7 +155,32 @@ pub(super) struct Backend {
     /// Failed requests in a row, connects counted twice.
     pub(super) failures: AtomicU32,
     pub(super) failing: Failing,
+    /// Good heads received, wrapping: whether it answers requests while it does not answer checks.
+    pub(super) heads: AtomicU32,
     pub(super) speed: Speed,
+}
+
+impl Backend {
+    pub(super) fn new(id: EndpointId, seed: u64, addr: SocketAddr) -> Self {
+        Self {
+            id,
+            seed,
+            addr,
+            load: Arc::new(Load::default()),
+            failures: AtomicU32::new(0),
+            failing: Failing::default(),
+            heads: AtomicU32::new(0),
+            speed: Speed::default(),
+        }
+    }
+
+    /// An attempt ended well.
+    pub(super) fn passed(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        self.failing.pass();
+    }
 }
 
 /// Which share of the requests fails lately, for servers that fail often but never many times in a row.

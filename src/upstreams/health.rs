@@ -72,7 +72,8 @@ pub struct Health {
     bad_checks: u32,
     ejections: u32,
     flaps: u32,
-    last_out: Option<Instant>,
+    /// When it last went out or came back.
+    trouble: Option<Instant>,
     returned: Option<Instant>,
     last_error: Option<Arc<str>>,
 }
@@ -103,6 +104,12 @@ impl Health {
     #[must_use]
     pub const fn usable(&self) -> bool {
         matches!(self.state, State::Unknown | State::Up)
+    }
+
+    /// Whether its last check failed, though it may not be out for it yet.
+    #[must_use]
+    pub const fn doubtful(&self) -> bool {
+        self.bad_checks > 0
     }
 
     /// Why it last failed, in words without secrets.
@@ -210,26 +217,24 @@ impl Health {
         self.state = State::Up;
         self.good_checks = 0;
         self.bad_checks = 0;
+        self.trouble = Some(now);
         self.returned = (!others.none_usable()).then_some(now);
     }
 
     fn go_out(&mut self, now: Instant, rules: &Rules) {
         self.good_checks = 0;
         self.flaps = (self.flaps + 1).min(rules.rise_max);
-        self.last_out = Some(now);
+        self.trouble = Some(now);
         self.returned = None;
     }
 
     /// A while without trouble wipes the slate.
     fn forget(&mut self, now: Instant, rules: &Rules) {
-        if self.usable()
-            && self
-                .last_out
-                .is_some_and(|out| now.saturating_duration_since(out) >= rules.flap_memory)
-        {
+        let long_ago = |trouble: Instant| now.saturating_duration_since(trouble) >= rules.flap_memory;
+        if self.usable() && self.trouble.is_some_and(long_ago) {
             self.flaps = 0;
             self.ejections = 0;
-            self.last_out = None;
+            self.trouble = None;
         }
     }
 }

@@ -11,14 +11,19 @@
 //!
 //! The rules are pure and take `now` as an argument: [`choice`], [`health`], [`speed`], [`signals`].
 
+pub mod auto_capacity;
 mod background;
+mod capacity;
 pub mod choice;
 mod chosen;
 mod endpoint;
+mod fetch;
 pub mod health;
+pub mod hints;
 mod peer;
 mod pool;
 pub mod priority;
+pub mod probe;
 pub mod resolver;
 pub mod retry_budget;
 mod settings;
@@ -41,12 +46,12 @@ use tokio::sync::Notify;
 
 pub use choice::{Blocks, EndpointId, Hint, session_hash};
 pub use chosen::{Chosen, ConnectFailure, Outcome};
+pub use hints::session_of;
 pub use priority::{Standing, engine_priority_value};
 pub use settings::{Dns, Probe, Scrape, Settings};
 pub use show::{AddressHealth, EndpointHealth, HealthState};
-pub use tls::Tls;
 
-use crate::catalog::{Catalog, LoadBalancing, McpServer, Model};
+use crate::catalog::{Catalog, LoadBalancing, McpServer, Model, ModelCapacity};
 use crate::egress;
 use crate::id::{McpServerId, ModelId};
 use endpoint::{Endpoint, Place, Plan};
@@ -101,6 +106,15 @@ pub enum Unavailable {
     AllTried,
 }
 
+/// Who hears how many requests a model's endpoints take at once; `None` is no bound.
+pub type CapacityListener = Box<dyn Fn(ModelId, Option<u32>) + Send + Sync>;
+
+#[derive(Default)]
+struct Telling {
+    listener: Option<CapacityListener>,
+    told: HashMap<ModelId, u32>,
+}
+
 /// All endpoints of all models and MCP servers.
 pub struct Upstreams {
     settings: Arc<Settings>,
@@ -108,6 +122,8 @@ pub struct Upstreams {
     /// The catalog last applied. Guards that one is applied at a time.
     applied: Mutex<Option<Catalog>>,
     epoch: Instant,
+    /// Who is told of capacities, and what was told last. Held while telling, so that the last word is the latest.
+    telling: Mutex<Telling>,
     /// Wakes the background work.
     nudge: Arc<Notify>,
 }
@@ -121,6 +137,7 @@ impl Upstreams {
             pools: ArcSwap::default(),
             applied: Mutex::new(None),
             epoch: Instant::now(),
+            telling: Mutex::default(),
             nudge: Arc::new(Notify::new()),
         })
     }
@@ -152,28 +169,47 @@ impl Upstreams {
         let now = Instant::now();
         let before = self.pools.load();
         let mut pools = HashMap::new();
-        let mut put = |owner: Owner, name: &str, policy: LoadBalancing, plans: Vec<Plan>| {
+        let mut put = |owner: Owner, name: &str, policy: LoadBalancing, capacity: ModelCapacity, plans: Vec<Plan>| {
             let fresh = || Arc::new(Pool::new(name.to_owned(), Arc::clone(&self.settings), Arc::clone(&self.nudge)));
             let pool = before.get(&owner).cloned().unwrap_or_else(fresh);
             pool.change(now, |inner| {
                 inner.set_policy(policy, self.settings.prefix_entries);
+                inner.capacity.configure(capacity, &self.settings);
                 configure(inner, plans, now, &self.settings);
             });
             pools.insert(owner, pool);
         };
         for model in catalog.models().values() {
-            put(Owner::Model(model.id), &model.name, model.load_balancing, plans_of_model(model));
+            put(
+                Owner::Model(model.id),
+                &model.name,
+                model.load_balancing,
+                model.capacity,
+                plans_of_model(model),
+            );
         }
         for server in catalog.mcp_servers().values() {
             put(
                 Owner::McpServer(server.id),
                 &server.name,
                 LoadBalancing::default(),
+                ModelCapacity::Uncapped,
                 vec![plan_of_mcp_server(server)],
             );
         }
+        let left: Vec<Arc<Pool>> = before
+            .iter()
+            .filter(|(owner, _)| !pools.contains_key(owner))
+            .map(|(_, pool)| Arc::clone(pool))
+            .collect();
         self.pools.store(Arc::new(pools));
+        for pool in left {
+            // Whoever waits for room there hears that there will be none.
+            pool.change(now, |inner| inner.sites.clear());
+        }
         *applied = Some(catalog.clone());
+        drop(applied);
+        self.tell();
         self.nudge.notify_one();
     }
 
@@ -235,10 +271,53 @@ impl Upstreams {
             .map_or_else(|_| Vec::new(), |pool| pool.look(|inner| show::endpoints(inner, now)))
     }
 
-    /// How many requests the endpoints of the owner's lowest usable priority take at once; `None` when one has no cap.
+    /// How many requests the owner's endpoints take at once: the tightest of the model's own cap, what was learned of it
+    /// (`max_in_flight: auto`) and the sum of the endpoints' caps. `None` when nothing binds.
     #[must_use]
     pub fn cap(&self, owner: impl Into<Owner>) -> Option<u32> {
-        self.pool(owner.into()).ok()?.look(|inner| show::cap(inner))
+        self.pool(owner.into()).ok()?.look(|inner| inner.cap())
+    }
+
+    /// Names who is told when the [`cap`](Self::cap) of a model changes: the scheduler, so that requests wait there by fair
+    /// share and not at an endpoint. It is told what holds now before this returns, and must not call back.
+    pub fn on_capacity(&self, listener: CapacityListener) {
+        {
+            let mut telling = self.telling.lock();
+            telling.told.clear();
+            telling.listener = Some(listener);
+        }
+        self.tell();
+    }
+
+    /// Tells of capacities that changed.
+    fn tell(&self) {
+        let mut telling = self.telling.lock();
+        let Telling {
+            listener: Some(listener),
+            told,
+        } = &mut *telling
+        else {
+            return;
+        };
+        let pools = self.pools.load();
+        told.retain(|model, _| {
+            let known = pools.contains_key(&Owner::Model(*model));
+            if !known {
+                listener(*model, None);
+            }
+            known
+        });
+        for (owner, pool) in pools.iter() {
+            let Owner::Model(model) = owner else { continue };
+            let cap = pool.look(|inner| inner.cap());
+            let before = match cap {
+                Some(cap) => told.insert(*model, cap),
+                None => told.remove(model),
+            };
+            if before != cap {
+                listener(*model, cap);
+            }
+        }
     }
 
     /// Lets time pass: called by the background work several times a second, and by tests.
@@ -246,6 +325,7 @@ impl Upstreams {
         for pool in self.pools.load().values() {
             pool.tick(now);
         }
+        self.tell();
     }
 
     fn pool(&self, owner: Owner) -> Result<Arc<Pool>, Unavailable> {
@@ -292,9 +372,17 @@ fn configure(inner: &mut Inner, plans: Vec<Plan>, now: Instant, settings: &Setti
         let site = match known.map(|known| before.swap_remove(known)) {
             Some(site) if site.endpoint.plan == plan => site,
             Some(mut site) => {
-                site.endpoint = Arc::new(Endpoint::new(plan, Arc::clone(&site.endpoint.in_flight), Arc::default()));
+                let kept = site.endpoint.plan.files == plan.files;
+                let material = if kept {
+                    Arc::clone(&site.endpoint.material)
+                } else {
+                    Arc::default()
+                };
+                site.endpoint = Arc::new(Endpoint::new(plan, Arc::clone(&site.endpoint.in_flight), material));
                 // A lookup that is under way answers to the endpoint that was.
                 site.names.ask = Work::at(now);
+                site.trust = Work::at(now);
+                site.trust_error = None;
                 site
             }
             None => {
@@ -322,6 +410,9 @@ fn barred(endpoint: &Endpoint, settings: &Settings) -> Option<Arc<str>> {
     }
     if let Err(refusal) = egress::check_url(settings.egress, &endpoint.plan.url, &settings.own_listeners) {
         return Some(refusal.to_string().into());
+    }
+    if endpoint.https() && !cfg!(feature = "tls") {
+        return Some("this build speaks no TLS to upstreams (feature `tls`)".into());
     }
     if endpoint.lacks_credential() {
         return Some("the credential cannot be read".into());

@@ -4,7 +4,6 @@
 //! request fails, and by the background work. Whoever changes something that matters publishes the next view before
 //! letting go.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -14,11 +13,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::capacity::Capacity;
 use super::choice::{self, Hint, Nobody, Policy, Prefixes, Seat, Tier};
 use super::chosen::{Chosen, Outcome};
 use super::endpoint::{Backend, Member};
 use super::health::{Others, State};
 use super::retry_budget::RetryBudget;
+use super::signals::Signals;
 use super::site::{Entry, Site};
 use super::speed::Speed;
 use super::{EndpointId, Settings, Unavailable};
@@ -45,6 +46,7 @@ pub(super) struct Pool {
 pub(super) struct Inner {
     pub(super) policy: Arc<Policy>,
     pub(super) sites: Vec<Site>,
+    pub(super) capacity: Capacity,
     slot_next: u16,
 }
 
@@ -73,6 +75,7 @@ impl Pool {
         let inner = Inner {
             policy,
             sites: Vec::new(),
+            capacity: Capacity::default(),
             slot_next: 0,
         };
         Self {
@@ -128,32 +131,8 @@ impl Pool {
         }
     }
 
-    /// Learns from an attempt.
-    pub(super) fn outcome(&self, member: &Member, outcome: Outcome, failed: Option<Cow<'static, str>>, now: Instant) {
-        let backend = &member.backend;
-        if let Some(words) = failed {
-            self.failed(backend, outcome, &words, now);
-            return;
-        }
-        if backend.failures.load(Ordering::Relaxed) != 0 {
-            backend.failures.store(0, Ordering::Relaxed);
-        }
-        backend.failing.pass();
-        match outcome {
-            Outcome::HeadReceived {
-                status: 200..=299,
-                latency,
-            } => backend.speed.first_byte(latency),
-            Outcome::Done {
-                latency,
-                output_tokens: Some(tokens @ 1..),
-            } => backend.speed.answer(latency, tokens),
-            Outcome::HeadReceived { .. } | Outcome::Done { .. } => {}
-            Outcome::ConnectFailed(_) | Outcome::DiedMidway | Outcome::TimedOut => {}
-        }
-    }
-
-    fn failed(&self, backend: &Backend, outcome: Outcome, words: &str, now: Instant) {
+    /// Learns from an attempt that failed.
+    pub(super) fn failed(&self, backend: &Backend, outcome: Outcome, words: &str, now: Instant) {
         let rules = &self.settings.health;
         let connect = matches!(outcome, Outcome::ConnectFailed(_));
         let count = if connect { 2 } else { 1 };
@@ -179,6 +158,48 @@ impl Pool {
         }
     }
 
+    /// A check of an address came back; `None` is one that says nothing.
+    pub(super) fn checked(&self, backend: &Backend, verdict: Option<Result<(), Arc<str>>>, now: Instant) {
+        let rules = &self.settings.health;
+        let mut inner = self.inner.lock();
+        let others = inner.others();
+        let slot = inner.slot();
+        let Some(entry) = inner.entry(backend.id) else { return };
+        let before = entry.health.state();
+        let changed = match &verdict {
+            Some(Ok(())) => entry.health.check_passed(now, others(&entry.health), rules),
+            Some(Err(error)) => entry.health.check_failed(now, Arc::clone(error), rules),
+            None => false,
+        };
+        let sound = entry.health.usable() && !entry.health.doubtful();
+        let probe = &self.settings.probe;
+        entry.check.done(now + if sound { probe.interval } else { probe.interval_down });
+        if !changed {
+            return;
+        }
+        match verdict {
+            Some(Err(error)) => warn!(upstream = %self.name, addr = %backend.addr, %error, "endpoint down"),
+            _ if before == State::Down => {
+                // What comes back is likely a restarted program: as fast as it is now, and with an empty cache.
+                entry.slot = slot;
+                backend.speed.reset();
+                backend.failing.reset();
+                backend.failures.store(0, Ordering::Relaxed);
+                info!(upstream = %self.name, addr = %backend.addr, "endpoint up again");
+            }
+            _ => {}
+        }
+        self.publish(&mut inner, now);
+    }
+
+    /// A scrape of an address came back: `Ok(None)` is an engine without load signals.
+    pub(super) fn scraped(&self, backend: &Backend, answer: Result<Option<Signals>, ()>, now: Instant) {
+        let mut inner = self.inner.lock();
+        if let Some(entry) = inner.entry(backend.id) {
+            entry.scraped(answer, now, &self.settings.scrape);
+        }
+    }
+
     /// Changes something and publishes what follows from it.
     pub(super) fn change<T>(&self, now: Instant, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner.lock();
@@ -192,7 +213,7 @@ impl Pool {
         look(&mut self.inner.lock())
     }
 
-    /// Lets time pass: ejections end, weights grow, scrapes go stale, the slow are told from the fast.
+    /// Lets time pass: ejections end, weights grow, scrapes go stale, the slow are told from the fast, capacity is learned.
     pub(super) fn tick(&self, now: Instant) {
         let rules = &self.settings.health;
         let mut inner = self.inner.lock();
@@ -214,6 +235,8 @@ impl Pool {
             .map(|entry| &entry.backend.speed)
             .collect();
         changed |= Speed::judge(&speeds);
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        inner.learn_capacity(now, in_flight, &self.settings);
         if changed {
             self.publish(&mut inner, now);
         }
@@ -298,7 +321,7 @@ impl Inner {
     fn floors(&mut self, now: Instant, settings: &Settings, usable: impl Fn(State) -> bool) -> Vec<Floor> {
         let mut by_priority: Vec<(u16, Vec<Seat>, Vec<Arc<Member>>)> = Vec::new();
         for site in &mut self.sites {
-            if site.barred.is_some() {
+            if site.barred.is_some() || !site.endpoint.trusted() {
                 continue;
             }
             let share = u64::try_from(site.entries.len()).unwrap_or(1).max(1);
@@ -331,11 +354,7 @@ impl Inner {
         if self.sites.is_empty() {
             return Unavailable::NoEndpoints;
         }
-        if self
-            .sites
-            .iter()
-            .any(|site| site.barred.is_none() && site.entries.is_empty() && site.names.never_asked())
-        {
+        if self.sites.iter().any(Site::pending) {
             return Unavailable::Unresolved { last_error: None };
         }
         let named = self
@@ -345,7 +364,8 @@ impl Inner {
         if let Some(error) = named {
             return Unavailable::AllDown { last_error: error };
         }
-        if let Some(reason) = self.sites.iter().find_map(|site| site.barred.clone()) {
+        let reasons = |site: &Site| site.barred.clone().or_else(|| site.trust_error.clone());
+        if let Some(reason) = self.sites.iter().find_map(reasons) {
             return Unavailable::AllDown { last_error: reason };
         }
         Unavailable::Unresolved {

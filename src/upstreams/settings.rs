@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::health;
 use super::retry_budget::Budget;
+use super::{auto_capacity, health};
 use crate::egress;
 
 /// Settings of the room, fixed at start.
@@ -22,6 +22,10 @@ pub struct Settings {
     pub probe: Probe,
     /// Load signals.
     pub scrape: Scrape,
+    /// How capacity is learned where a model asks for it.
+    pub auto_capacity: auto_capacity::Rules,
+    /// Files of certificates and keys are looked at this often.
+    pub certificates_refresh: Duration,
     /// How much may be retried.
     pub retries: Budget,
     /// Entries of a model's prefix table, 8 bytes each.
@@ -100,6 +104,8 @@ impl Default for Settings {
                 stale_after: Duration::from_secs(5),
                 page_max: 4 << 20,
             },
+            auto_capacity: auto_capacity::Rules::default(),
+            certificates_refresh: Duration::from_secs(10),
             retries: Budget::default(),
             prefix_entries: 1 << 16,
         }

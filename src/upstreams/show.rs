@@ -64,7 +64,7 @@ pub(super) fn endpoints(inner: &Inner, now: Instant) -> Vec<EndpointHealth> {
 fn endpoint(site: &Site, now: Instant) -> EndpointHealth {
     let addresses: Vec<AddressHealth> = site.entries.iter().map(|entry| address(entry, now)).collect();
     let has = |state| addresses.iter().any(|address| address.state == state);
-    let state = if site.barred.is_some() {
+    let state = if site.barred.is_some() || site.trust_error.is_some() && !site.endpoint.trusted() {
         HealthState::Unhealthy
     } else if has(HealthState::Healthy) {
         HealthState::Healthy
@@ -75,10 +75,15 @@ fn endpoint(site: &Site, now: Instant) -> EndpointHealth {
     };
     let of_address = || addresses.iter().find_map(|address| address.last_error.clone());
     EndpointHealth {
-        label: site.endpoint.label.clone(),
+        label: site.endpoint.label.to_string(),
         state,
         in_flight: site.endpoint.in_flight.load(Ordering::Relaxed),
-        last_error: site.barred.clone().or_else(|| site.names.last_error.clone()).or_else(of_address),
+        last_error: site
+            .barred
+            .clone()
+            .or_else(|| site.trust_error.clone())
+            .or_else(|| site.names.last_error.clone())
+            .or_else(of_address),
         addresses,
     }
 }
@@ -102,18 +107,4 @@ fn address(entry: &Entry, now: Instant) -> AddressHealth {
         last_error: health.last_error().cloned(),
         signals: entry.signals.zip(entry.signal_age(now)).map(|((_, signals), age)| (signals, age)),
     }
-}
-
-/// The sum of the caps of the lowest priority that has somebody usable.
-pub(super) fn cap(inner: &Inner) -> Option<u32> {
-    let usable = || {
-        inner
-            .sites
-            .iter()
-            .filter(|site| site.barred.is_none() && site.entries.iter().any(|entry| entry.health.usable()))
-    };
-    let priority = usable().map(|site| site.endpoint.plan.priority).min()?;
-    usable()
-        .filter(|site| site.endpoint.plan.priority == priority)
-        .try_fold(0_u32, |sum, site| site.endpoint.plan.cap.map(|cap| sum.saturating_add(cap)))
 }

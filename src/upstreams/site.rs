@@ -2,39 +2,46 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::choice::{EndpointId, Load, Seat, session_hash};
+use super::choice::{EndpointId, Seat, session_hash};
 use super::endpoint::{Backend, Endpoint, Place};
 use super::health::Health;
 use super::pool::Inner;
-use super::signals::Signals;
-use super::speed::Speed;
+use super::signals::{Signals, TokenTime};
 use super::{Scrape, Settings};
 use crate::egress;
 
 /// Recurring work: when it is next due, and whether it is being done.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Work {
-    pub(super) next: Instant,
-    pub(super) running: bool,
+    next: Instant,
+    running: bool,
 }
+
+/// Work that has not come back after this long died, and is begun anew. Each kind has a shorter deadline of its own.
+const LOST: Duration = Duration::from_secs(60);
 
 impl Work {
     pub(super) const fn at(next: Instant) -> Self {
         Self { next, running: false }
     }
 
-    /// Asks for it to be done as soon as possible.
+    /// Asks for it to be done as soon as possible, unless it is being done.
     pub(super) fn due(&mut self, now: Instant) {
-        self.next = self.next.min(now);
+        if !self.running {
+            self.next = self.next.min(now);
+        }
     }
 
     /// Whether it is to be started now; then it is marked as running.
     pub(super) fn start(&mut self, now: Instant) -> bool {
-        let start = !self.running && now >= self.next;
-        self.running |= start;
+        let lost = self.running && now >= self.next + LOST;
+        let start = now >= self.next && (!self.running || lost);
+        if start {
+            *self = Self { next: now, running: true };
+        }
         start
     }
 
@@ -64,6 +71,10 @@ pub(super) struct Site {
     /// Why it cannot be used whatever its addresses say.
     pub(super) barred: Option<Arc<str>>,
     pub(super) names: Names,
+    /// Reading of its certificates, where it has any.
+    pub(super) trust: Work,
+    /// Why they could not be read, the last time.
+    pub(super) trust_error: Option<Arc<str>>,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -78,6 +89,8 @@ pub(super) struct Entry {
     pub(super) check: Work,
     pub(super) scrape: Work,
     pub(super) signals: Option<(Instant, Signals)>,
+    /// Between the last two scrapes.
+    pub(super) token_time: Option<TokenTime>,
 }
 
 impl Site {
@@ -90,8 +103,17 @@ impl Site {
                 answered: None,
                 last_error: None,
             },
+            trust: Work::at(now),
+            trust_error: None,
             entries: Vec::new(),
         }
+    }
+
+    /// Whether it may be choosable in a moment: a first lookup or reading is still under way.
+    pub(super) fn pending(&self) -> bool {
+        let unread = !self.endpoint.trusted() && self.trust_error.is_none();
+        let unasked = self.entries.is_empty() && self.names.never_asked();
+        self.barred.is_none() && (unread || unasked)
     }
 
     /// Takes the addresses over that the egress rules allow: known ones stay as they are, missing ones drain.
@@ -187,16 +209,9 @@ impl Inner {
 impl Entry {
     pub(super) fn new(label: &str, addr: SocketAddr, slot: u16, now: Instant) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        let backend = Backend {
-            id: EndpointId(IDS.fetch_add(1, Ordering::Relaxed)),
-            // The same in every gateway, so that they agree where a session belongs.
-            seed: session_hash(format!("{label}|{addr}").as_bytes()),
-            addr,
-            load: Arc::new(Load::default()),
-            failures: AtomicU32::new(0),
-            failing: super::endpoint::Failing::default(),
-            speed: Speed::default(),
-        };
+        // The seed is the same in every gateway, so that they agree where a session belongs.
+        let seed = session_hash(format!("{label}|{addr}").as_bytes());
+        let backend = Backend::new(EndpointId(IDS.fetch_add(1, Ordering::Relaxed)), seed, addr);
         Self {
             backend: Arc::new(backend),
             health: Health::default(),
@@ -205,6 +220,7 @@ impl Entry {
             check: Work::at(now),
             scrape: Work::at(now),
             signals: None,
+            token_time: None,
         }
     }
 
@@ -225,8 +241,33 @@ impl Entry {
     pub(super) fn age(&mut self, now: Instant, scrape: &Scrape) {
         let stale = |(at, _): &(Instant, Signals)| now.saturating_duration_since(*at) > scrape.stale_after;
         if self.signals.as_ref().is_some_and(stale) {
-            self.signals = None;
-            self.backend.load.extra.store(0, Ordering::Relaxed);
+            self.forget_signals();
+        }
+    }
+
+    fn forget_signals(&mut self) {
+        self.signals = None;
+        self.token_time = None;
+        self.backend.load.extra.store(0, Ordering::Relaxed);
+    }
+
+    /// A scrape came back. One that failed leaves what is known to grow old.
+    pub(super) fn scraped(&mut self, answer: Result<Option<Signals>, ()>, now: Instant, scrape: &Scrape) {
+        match answer {
+            Ok(Some(signals)) => {
+                let since = |(at, earlier): &(Instant, Signals)| signals.token_time_since(earlier, now.saturating_duration_since(*at));
+                self.token_time = self.signals.as_ref().and_then(since);
+                let load = &self.backend.load;
+                load.extra
+                    .store(signals.extra(load.in_flight.load(Ordering::Relaxed)), Ordering::Relaxed);
+                self.signals = Some((now, signals));
+                self.scrape.done(now + scrape.interval);
+            }
+            Ok(None) => {
+                self.forget_signals();
+                self.scrape.done(now + scrape.interval_absent);
+            }
+            Err(()) => self.scrape.done(now + scrape.interval),
         }
     }
 

@@ -62,7 +62,7 @@ impl Speed {
             .iter()
             .map(|speed| speed.known(speed.first_byte_us.load(Ordering::Relaxed)))
             .collect();
-        let per_token: Vec<_> = all.iter().map(|speed| speed.known(speed.token_ns())).collect();
+        let per_token: Vec<_> = all.iter().map(|speed| speed.token_time_ns()).collect();
         let mut changed = false;
         for (index, speed) in all.iter().enumerate() {
             let tenths = slowness(&first_bytes, index).max(slowness(&per_token, index));
@@ -78,6 +78,12 @@ impl Speed {
             changed |= before != after;
         }
         changed
+    }
+
+    /// The mean time per output token over whole answers, in nanoseconds, once it is known.
+    #[must_use]
+    pub fn token_time_ns(&self) -> Option<u64> {
+        self.known(self.token_ns())
     }
 
     fn token_ns(&self) -> u64 {

@@ -1,5 +1,12 @@
 //! The room from outside: what a catalog makes choosable, and what becomes of the marks.
+
+mod checks;
+mod names;
+mod server;
+mod slots;
+
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,13 +131,24 @@ fn a_name_is_unresolved_until_it_is_looked_up() {
     assert_eq!(refused, Unavailable::Unresolved { last_error: None });
 }
 
-#[tokio::test]
-async fn resolved_returns_as_soon_as_the_first_lookup_is_done() {
-    let model = model(vec![endpoint("http://localhost:8000")]);
-    let upstreams = with(&model);
-    upstreams.start().unwrap();
-    upstreams.resolved(&model.id, Duration::from_secs(10)).await.unwrap();
-    let chosen = upstreams.choose(&model.id, &Hint::default(), &[]).unwrap();
-    assert!(chosen.addr().ip().is_loopback());
-    assert_eq!(chosen.host(), "localhost:8000");
+#[test]
+fn a_model_over_tls_is_not_asked_in_the_clear() {
+    let model = model(vec![endpoint("https://10.0.0.7:8443")]);
+    let chosen = with(&model).choose(&model.id, &Hint::default(), &[]);
+    if cfg!(feature = "tls") {
+        let peer = chosen.unwrap().peer();
+        assert_eq!((peer.is_tls(), peer.sni.as_str()), (true, "10.0.0.7"));
+    } else {
+        let refused = chosen.unwrap_err();
+        assert!(refused.to_string().contains("no TLS"), "{refused}");
+    }
+}
+
+/// Waits until `ready` says so, at most ten seconds.
+async fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !ready() {
+        assert!(start.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }

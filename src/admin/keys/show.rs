@@ -7,10 +7,11 @@ use serde::Serialize;
 use crate::admin::desk::{Desk, Noun};
 use crate::admin::face::Face;
 use crate::admin::provenance;
-use crate::admin::shown::{self, Dollars, Time, text};
+use crate::admin::shown::{self, Time, text};
 use crate::admin::words::spell;
 use crate::catalog::{ApiKey, BudgetPeriod, Catalog, Conflict, Provenance};
 use crate::id::{KeyId, TenantId};
+use crate::pricing::Usd;
 
 #[derive(Serialize)]
 struct Settings<'a> {
@@ -25,7 +26,7 @@ struct Settings<'a> {
     tokens_per_minute: u64,
     requests_per_minute: u64,
     max_in_flight: Option<u32>,
-    budget_cost_usd: Option<Dollars>,
+    budget_cost_usd: Option<Usd>,
     budget_tokens: Option<u64>,
     #[serde(serialize_with = "spell")]
     budget_period: BudgetPeriod,
@@ -54,7 +55,7 @@ fn settings(key: &ApiKey) -> Settings<'_> {
         tokens_per_minute: key.tokens_per_minute,
         requests_per_minute: key.requests_per_minute,
         max_in_flight: key.max_in_flight,
-        budget_cost_usd: key.budget.cost.map(Dollars),
+        budget_cost_usd: key.budget.cost.map(Usd),
         budget_tokens: key.budget.tokens,
         budget_period: key.budget.period,
     }

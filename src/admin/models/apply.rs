@@ -111,8 +111,7 @@ impl Plan {
     pub(super) fn apply(self, model: &mut Model, faults: &mut Faults) {
         let Self { draft, endpoints, api_key } = self;
         place(endpoints, api_key, model, faults);
-        let before = std::mem::take(&mut model.name);
-        draft.model_name.settle(&mut model.name, || before);
+        draft.model_name.settle(&mut model.name, String::new);
         draft.upstream_model.settle(&mut model.upstream_model, || model.name.clone());
         draft.aliases.settle(&mut model.aliases, Vec::new);
         draft.description.settle(&mut model.description, String::new);

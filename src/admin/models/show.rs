@@ -9,12 +9,13 @@ use super::slots;
 use crate::admin::desk::{Desk, Noun};
 use crate::admin::face::Face;
 use crate::admin::provenance;
-use crate::admin::shown::{self, Dollars, text};
+use crate::admin::shown::{self, text};
 use crate::admin::words::spell;
 use crate::catalog::{
     CacheMode, CacheScope, Catalog, Conflict, Engine, LoadBalancing, Model, ModelCapacity, ModelType, Protocol, Provenance,
 };
 use crate::id::ModelId;
+use crate::pricing::Usd;
 use crate::upstreams::{HealthState, Upstreams};
 
 #[derive(Serialize)]
@@ -31,10 +32,10 @@ struct Settings<'a> {
     protocol: Protocol,
     #[serde(serialize_with = "spell")]
     model_type: ModelType,
-    input_cost_per_token: Dollars,
-    output_cost_per_token: Dollars,
-    cached_input_cost_per_token: Option<Dollars>,
-    cost_per_request: Dollars,
+    input_cost_per_token: Usd,
+    output_cost_per_token: Usd,
+    cached_input_cost_per_token: Option<Usd>,
+    cost_per_request: Usd,
     context_window: u32,
     admission_weight: u32,
     #[serde(serialize_with = "slots::show")]
@@ -118,10 +119,10 @@ fn settings(model: &Model) -> Settings<'_> {
         engine: model.engine,
         protocol: model.protocol,
         model_type: model.model_type,
-        input_cost_per_token: Dollars(model.prices.input),
-        output_cost_per_token: Dollars(model.prices.output),
-        cached_input_cost_per_token: model.prices.cached_input.map(Dollars),
-        cost_per_request: Dollars(model.prices.request),
+        input_cost_per_token: Usd(model.prices.input),
+        output_cost_per_token: Usd(model.prices.output),
+        cached_input_cost_per_token: model.prices.cached_input.map(Usd),
+        cost_per_request: Usd(model.prices.request),
         context_window: model.context_window,
         admission_weight: model.admission_weight,
         max_in_flight: model.capacity,

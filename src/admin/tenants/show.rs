@@ -8,10 +8,11 @@ use serde::Serialize;
 use crate::admin::desk::{Desk, Noun};
 use crate::admin::face::Face;
 use crate::admin::provenance;
-use crate::admin::shown::{self, Dollars, text};
+use crate::admin::shown::{self, text};
 use crate::admin::words::spell;
 use crate::catalog::{BudgetPeriod, Catalog, Conflict, Provenance, Tenant, TenantStatus};
 use crate::id::TenantId;
+use crate::pricing::Usd;
 
 #[derive(Serialize)]
 struct Settings<'a> {
@@ -26,7 +27,7 @@ struct Settings<'a> {
     #[serde(serialize_with = "spell")]
     status: TenantStatus,
     allowed_models: Option<&'a [String]>,
-    budget_cost_usd: Option<Dollars>,
+    budget_cost_usd: Option<Usd>,
     budget_tokens: Option<u64>,
     #[serde(serialize_with = "spell")]
     budget_period: BudgetPeriod,
@@ -55,7 +56,7 @@ fn settings(tenant: &Tenant) -> Settings<'_> {
         max_queued: tenant.max_queued,
         status: tenant.status,
         allowed_models: tenant.allowed_models.as_deref(),
-        budget_cost_usd: tenant.budget.cost.map(Dollars),
+        budget_cost_usd: tenant.budget.cost.map(Usd),
         budget_tokens: tenant.budget.tokens,
         budget_period: tenant.budget.period,
         metadata: &tenant.metadata,

@@ -41,8 +41,8 @@ const SATURATED_MIN: f64 = 0.5;
 /// Fails if a flood's share of the tokens is more than 10 % off its weight's share.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// How long the floods last
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(5..=600))]
+    /// How long the floods last; in less than ten seconds, one request more or less would already look unfair
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(10..=600))]
     seconds: u64,
     /// Leave gateway and upstream running afterwards, and say how to use them
     #[arg(long)]

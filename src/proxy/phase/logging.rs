@@ -1,19 +1,21 @@
-//! The end of every request: settles the lease and says in one line how it went. Not called after a panic, when the
-//! lease's `Drop` does the settling.
+//! The end of every request: settles what it took, writes its row, and says in one line how it went. Not called after a
+//! panic, when the `Drop` of lease and bill do the settling.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use fail::fail_point;
 use pingora_proxy::Session;
 use tracing::debug;
 
-use super::super::Gateway;
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::rescue::Fault;
-use super::super::{cached, replay};
+use super::super::{Gateway, cached, ms, replay};
+use crate::answers;
+use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
-use crate::upstreams::Outcome;
+use crate::upstreams;
 
 pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) {
     let mut client_left = false;
@@ -22,7 +24,6 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         client_left = home.is_gone();
     }
     fail_point!("proxy::logging");
-    let now = Instant::now();
     let ended_well = ctx.fault.is_none();
     match ctx.fault.take() {
         Some(fault) => {
@@ -37,47 +38,121 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
             ctx.fault = client_left.then_some(Fault::ClientGone);
         }
     }
-    let fault = ctx.fault.as_ref().map_or("", |fault| fault.code());
-    let Some(work) = &mut ctx.work else {
-        debug!(request_id = %ctx.id, status = ctx.status, error = fault, total_ms = ms(ctx.born, now), "request");
-        return;
-    };
-    let spent = spent(work);
-    let queue_ms = u64::try_from(work.lease.waited().as_millis()).unwrap_or(u64::MAX);
-    if work.lease.was_dispatched() {
-        if ended_well
-            && let Some(chosen) = work.lease.chosen()
-        {
-            let latency = now - work.answer.attempt_at.unwrap_or(now);
-            chosen.outcome(Outcome::Done {
-                latency,
-                output_tokens: Some(spent.output),
-            });
+    let status = ctx
+        .fault
+        .as_ref()
+        .filter(|fault| ctx.status == 0 || **fault == Fault::ClientGone)
+        .map_or(ctx.status, Fault::status);
+    let spent = ctx.work.as_ref().map(|work| spent(work)).unwrap_or_default();
+    let (cache, saved) = (ctx.cache, ctx.saved);
+    if let Some(row) = ctx.bill.as_mut().and_then(|bill| bill.row()) {
+        row.status = status;
+        row.outcome = ctx.fault.as_ref().map_or_else(|| outcome(status), |fault| fault.outcome());
+        row.error_code = ctx.fault.as_ref().map(|fault| Cow::Borrowed(fault.code()));
+        row.cache = status_of(cache);
+        row.saved = saved
+            .map(|saved| metering::Saved {
+                tokens: saved.tokens(),
+                cost: saved.cost,
+            })
+            .unwrap_or_default();
+        if let Some(work) = &ctx.work {
+            complete(row, work, &spent, ctx.born);
         }
     }
-    if spent.answered
-        && work.answer.complete
-        && let Some(principal) = &ctx.principal
-    {
-        gateway
-            .limits
-            .learn_output(&principal.tenant.id, &work.model.id, spent.output / work.parsed.choices.max(1));
+    if let Some(work) = &mut ctx.work {
+        settle(gateway, work, spent, &ctx.principal, ended_well);
     }
-    work.lease.settle(spent);
     debug!(
         request_id = %ctx.id,
         tenant = ctx.principal.as_ref().map_or("", |principal| &principal.tenant.name),
-        model = %work.model.name,
-        status = ctx.status,
-        error = fault,
-        attempts = work.answer.attempts,
+        model = ctx.work.as_ref().map_or("", |work| &work.model.name),
+        status,
+        error = ctx.fault.as_ref().map_or("", |fault| fault.code()),
+        attempts = ctx.work.as_ref().map_or(0, |work| work.answer.attempts),
         input_tokens = spent.input,
         output_tokens = spent.output,
-        queue_ms,
-        ttft_ms = work.answer.first_byte_at.map(|at| ms(ctx.born, at)),
-        total_ms = ms(ctx.born, now),
+        queue_ms = ctx.work.as_ref().map_or(0, |work| whole_ms(work.lease.waited())),
+        total_ms = ms(ctx.born, Instant::now()),
         "request"
     );
+    if let Some(bill) = &mut ctx.bill {
+        bill.settle();
+    }
+}
+
+fn status_of(cache: answers::CacheStatus) -> metering::CacheStatus {
+    match cache {
+        answers::CacheStatus::Off => metering::CacheStatus::Off,
+        answers::CacheStatus::Miss => metering::CacheStatus::Miss,
+        answers::CacheStatus::Hit => metering::CacheStatus::Hit,
+        answers::CacheStatus::Coalesced => metering::CacheStatus::Coalesced,
+        answers::CacheStatus::Bypass => metering::CacheStatus::Bypass,
+    }
+}
+
+/// Gives back what the request took, less what it used, and tells those who learn from it.
+fn settle(gateway: &Gateway, work: &mut Work, spent: Spent, principal: &Option<crate::catalog::Principal>, well: bool) {
+    if work.lease.was_dispatched()
+        && well
+        && let Some(chosen) = work.lease.chosen()
+    {
+        let latency = work.answer.attempt_at.map(|at| at.elapsed()).unwrap_or_default();
+        chosen.outcome(upstreams::Outcome::Done {
+            latency,
+            output_tokens: Some(spent.output),
+        });
+    }
+    if spent.answered
+        && work.answer.complete
+        && let Some(principal) = principal
+    {
+        let output = spent.output / work.parsed.choices.max(1);
+        gateway.limits.learn_output(&principal.tenant.id, &work.model.id, output);
+    }
+    work.lease.settle(spent);
+}
+
+/// How an answer without a fault of the gateway's ended.
+fn outcome(status: u16) -> Outcome {
+    if status < 400 { Outcome::Ok } else { Outcome::Error }
+}
+
+/// Fills in what is known of a request once its model was.
+fn complete(row: &mut Row, work: &Work, spent: &Spent, born: Instant) {
+    let tap = work.answer.tap.as_ref();
+    if tap.is_some_and(|tap| tap.has_failed()) && row.outcome == Outcome::Ok {
+        row.outcome = Outcome::Error;
+    }
+    row.attempts = u32::from(work.answer.attempts);
+    row.timing = Timing {
+        queue_ms: whole_ms(work.lease.waited()),
+        ttft_ms: work.answer.first_byte_at.map(|at| ms(born, at)),
+        total_ms: 0,
+    };
+    if let Some(chosen) = work.lease.chosen() {
+        row.endpoint = chosen.kept_label();
+    }
+    if !work.lease.was_dispatched() {
+        return;
+    }
+    row.tokens = Tokens {
+        input: spent.input,
+        cached_input: spent.cached_input,
+        output: spent.output,
+        reasoning: tap.and_then(|tap| tap.usage()?.reasoning()).unwrap_or(0),
+    };
+    row.usage_source = match tap {
+        Some(tap) if tap.is_reported() => UsageSource::Reported,
+        _ if spent.input + spent.output > 0 => UsageSource::Estimated,
+        _ => UsageSource::None,
+    };
+    let cost = spent.cost(&work.model.prices);
+    row.charge = Charge {
+        input: cost.input(),
+        output: cost.output,
+        request: cost.request,
+    };
 }
 
 /// What the request used: as reported, else as counted.
@@ -85,8 +160,9 @@ pub(in crate::proxy) fn spent(work: &Work) -> Spent {
     let estimate = estimate::input_tokens(work.parsed.text_bytes);
     let Some(tap) = &work.answer.tap else {
         // No answer, or an error: whether the endpoint read the prompt is not known, and it produced nothing.
+        let unanswered = work.lease.was_dispatched() && work.answer.status.is_none();
         return Spent {
-            input: if work.answer.status.is_some() { 0 } else { estimate },
+            input: if unanswered { estimate } else { 0 },
             ..Spent::default()
         };
     };
@@ -102,6 +178,6 @@ pub(in crate::proxy) fn spent(work: &Work) -> Spent {
     }
 }
 
-fn ms(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
+fn whole_ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

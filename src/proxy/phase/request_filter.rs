@@ -1,6 +1,7 @@
 //! Who, what, had it already, may it spend, when: five steps before anything goes upstream. The first refusal ends it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -10,6 +11,7 @@ use pingora::Result;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
+use super::super::bill::{Bill, Origin};
 use super::super::body;
 use super::super::budget::Hold;
 use super::super::cached;
@@ -17,16 +19,16 @@ use super::super::clockwork::Deadlines;
 use super::super::ctx::{Answer, RequestCtx, Work};
 use super::super::destination::{self, Destination};
 use super::super::lease::{Lease, Spent};
+use super::super::placement::{self, Placement};
 use super::super::replay::Home;
 use super::super::rescue::Fault;
-use super::super::{Gateway, refuse, replay};
+use super::super::{Gateway, refuse, replay, wall_now};
 use super::fail_to_proxy;
 use crate::admission::{Ask, Refusal};
 use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant, TenantStatus};
 use crate::limits::{self, Exceeded};
 use crate::llm::{self, Dialect, Extras, Route};
 use crate::quota::estimate;
-use crate::units::UnixMs;
 
 /// Header by which a client shortens its wait.
 const PATIENCE: &str = "x-obleth-max-queue-ms";
@@ -74,7 +76,23 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
     };
     let principal = &*ctx.principal.insert(principal);
     ctx.route = Some(route);
+    let bill = ctx.bill.insert(Bill::owed(
+        &gateway.meter,
+        &Origin {
+            request_id: ctx.id,
+            client_request_id: (ctx.shown_id != ctx.own_id).then(|| ctx.shown_id.to_str().ok()).flatten(),
+            session_id: placement::session_id(&session.req_header().headers),
+            principal,
+            route: route.path(),
+            born: ctx.born,
+            at: ctx.born_at,
+        },
+    ));
     let (work, (body, hold)) = what(gateway, &catalog, principal, route, session).await?;
+    if let Some(row) = bill.row() {
+        row.model = Arc::from(work.model.name.as_str());
+        row.stream = work.parsed.stream;
+    }
     let has_cache = work.model.cache.enabled;
     ctx.work = Some(work);
     if has_cache && cached::had_it_already(gateway, session, ctx, &body).await? {
@@ -162,11 +180,12 @@ async fn what(
     if !serves(model, route) {
         return Err(Fault::BadRequest("The model's upstream does not serve this route."));
     }
+    let headers = &session.req_header().headers;
+    let placement = Placement::of(model, principal.tenant.id, headers, &parsed, &bytes);
     let work = Box::new(Work {
         model: model.clone(),
         parsed,
-        session: None,
-        prefix: Vec::new(),
+        placement,
         body_len: bytes.len(),
         lease: Lease::default(),
         answer: Answer::default(),
@@ -227,11 +246,6 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
     Ok(())
 }
 
-fn wall_now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
 /// When: a slot by fair share, unless the client leaves or its patience ends.
 async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
     // What it has waited for the answer to another counts.
@@ -245,12 +259,19 @@ async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, w
         body_bytes: work.body_len as u64,
         patience,
     };
+    let began = Instant::now();
     let permit = tokio::select! {
         biased;
-        permit = gateway.admission.admit(ask) => permit.map_err(refusal)?,
-        fault = left(session.as_mut()) => return Err(fault),
+        permit = gateway.admission.admit(ask) => permit.map_err(refusal),
+        fault = left(session.as_mut()) => Err(fault),
     };
-    work.lease.grant(permit);
+    match permit {
+        Ok(permit) => work.lease.grant(permit),
+        Err(fault) => {
+            work.lease.gave_up(began.elapsed());
+            return Err(fault);
+        }
+    }
     Ok(())
 }
 

@@ -28,6 +28,9 @@ pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut Reque
         fail_point!("proxy::response_body_filter");
         let so_far = tap.output_tokens_so_far();
         work.lease.progress(so_far);
+        if let Some(bill) = &mut ctx.bill {
+            bill.progress(so_far, &work.model.prices);
+        }
     }
     if work.leader.is_some() {
         cached::tell(work, body.as_ref(), end);

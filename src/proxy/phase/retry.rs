@@ -9,7 +9,7 @@
 //! Pingora marks errors with `RetryType::ReusedOnly`, whose `retry()` panics until it is decided; every error that
 //! leaves this file is decided.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource};
 use pingora_proxy::Session;
 
 use super::super::Gateway;
@@ -19,7 +19,7 @@ use super::super::rescue::Fault;
 use crate::upstreams::{ConnectFailure, Outcome};
 
 pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
-    report(ctx, Outcome::ConnectFailed(failure(&error)));
+    report(ctx, Outcome::ConnectFailed(ConnectFailure::of(&error)));
     let again = may_repeat(gateway, ctx);
     error.set_retry(again);
     if !again {
@@ -49,16 +49,6 @@ pub(in crate::proxy) fn error_while_proxy(
     let lawful = !handed_out || (willing && (reused || died_without_a_word(ctx)));
     error.set_retry(untouched && lawful && may_repeat(gateway, ctx));
     error
-}
-
-fn failure(error: &Error) -> ConnectFailure {
-    match error.etype() {
-        ErrorType::ConnectRefused => ConnectFailure::Refused,
-        ErrorType::ConnectTimedout => ConnectFailure::TimedOut,
-        ErrorType::ConnectNoRoute => ConnectFailure::Unreachable,
-        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => ConnectFailure::Tls,
-        _ => ConnectFailure::Other,
-    }
 }
 
 fn died_without_a_word(ctx: &RequestCtx) -> bool {

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fail::fail_point;
-use pingora::protocols::TcpKeepalive;
-use pingora::upstreams::peer::{ALPN, HttpPeer};
+use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
 use super::super::Gateway;
@@ -13,16 +12,12 @@ use super::super::ctx::{RequestCtx, Work};
 use super::super::rescue::Fault;
 use crate::upstreams::{Chosen, Unavailable, Upstreams};
 
-/// How long an idle connection is kept for reuse: less than the five seconds after which the common Python servers close
-/// theirs, since a request that meets a closing connection cannot safely be sent again.
-const IDLE_KEPT: Duration = Duration::from_secs(4);
-
 /// How long a single write to the endpoint may take. Reading is bounded by the request's own deadlines.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Fault> {
     let work = ctx.work.as_mut().ok_or(Fault::Internal)?;
-    let chosen = match gateway.upstreams.choose(&work.model.id, &work.hint(), &work.answer.tried) {
+    let chosen = match gateway.upstreams.choose(&work.model.id, &work.placement.hint(), &work.answer.tried) {
         Err(Unavailable::Unresolved { last_error: None } | Unavailable::AtCapacity) => {
             // The one await of this phase. The replay watches the client and the total deadline meanwhile.
             tokio::select! {
@@ -52,7 +47,9 @@ async fn wait(upstreams: &Upstreams, work: &Work) -> Result<Chosen, Unavailable>
     let connect = Duration::from_millis(u64::from(work.model.timeouts.connect_ms));
     upstreams.resolved(&work.model.id, connect).await?;
     let patience = Duration::from_secs(u64::from(work.model.timeouts.first_byte_secs));
-    upstreams.room(&work.model.id, &work.hint(), &work.answer.tried, patience).await
+    upstreams
+        .room(&work.model.id, &work.placement.hint(), &work.answer.tried, patience)
+        .await
 }
 
 fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Fault {
@@ -63,24 +60,7 @@ fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Fault {
 }
 
 fn peer(chosen: &Chosen) -> HttpPeer {
-    // An address, never a name: with a name Pingora resolves on the spot, blocking, and panics on failure.
-    let mut peer = HttpPeer::new(chosen.addr(), chosen.https(), chosen.server_name().unwrap_or_default().to_owned());
-    peer.group_key = chosen.group_key();
-    let options = &mut peer.options;
-    options.connection_timeout = Some(chosen.connect_timeout());
-    options.total_connection_timeout = Some(chosen.connect_timeout());
-    options.write_timeout = Some(WRITE_TIMEOUT);
-    options.idle_timeout = Some(IDLE_KEPT);
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(10),
-        count: 3,
-        user_timeout: Duration::ZERO,
-    });
-    if chosen.http2() {
-        options.set_http_version(2, 2);
-    } else {
-        options.alpn = ALPN::H1;
-    }
+    let mut peer = chosen.peer();
+    peer.options.write_timeout = Some(WRITE_TIMEOUT);
     peer
 }

@@ -7,6 +7,7 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::super::ctx::RequestCtx;
+use super::super::rescue::Fault;
 use crate::catalog::Protocol;
 use crate::llm::Dialect;
 
@@ -22,8 +23,23 @@ const PASSED_ON: [HeaderName; 6] = [
 
 const OURSELVES: &str = concat!("obleth/", env!("CARGO_PKG_VERSION"));
 
-pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &mut RequestCtx) -> Result<()> {
-    let (Some(work), Some(route)) = (&mut ctx.work, ctx.route) else {
+pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
+    write(session, head, ctx).map_err(|_| Fault::Internal)?;
+    let (Some(work), Some(bill)) = (&mut ctx.work, &mut ctx.bill) else {
+        return Err(Fault::Internal);
+    };
+    if let (Some(row), Some(chosen)) = (bill.row(), work.lease.chosen()) {
+        row.endpoint = chosen.kept_label();
+    }
+    // The ledger first: what is not written down must not be executed.
+    bill.dispatch(work.lease.seen(), &work.model.prices)
+        .map_err(|_| Fault::LedgerUnavailable)?;
+    work.lease.dispatch();
+    Ok(())
+}
+
+fn write(session: &Session, head: &mut RequestHeader, ctx: &RequestCtx) -> Result<()> {
+    let (Some(work), Some(route)) = (&ctx.work, ctx.route) else {
         return Err(Error::new(ErrorType::InternalError));
     };
     let Some(chosen) = work.lease.chosen() else {
@@ -50,7 +66,6 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &m
             ours.insert_header(AUTHORIZATION, format!("Bearer {secret}"))?;
         }
     }
-    work.lease.dispatch();
     *head = ours;
     Ok(())
 }

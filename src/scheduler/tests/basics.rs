@@ -400,3 +400,41 @@ fn a_cost_is_charged_by_the_models_weight() {
     scheduler.leave(grant.ticket, SETTLED, at_ms(1));
     assert_eq!(scheduler.snapshot().tenants[0].served_tokens, Cost::units(375).to_units());
 }
+
+#[test]
+fn deadlines_beyond_a_turn_of_the_wheel_keep_their_time() {
+    let expired_at = |steps_ms: &[u64]| {
+        let mut scheduler = Scheduler::new(Settings {
+            queue_timeout: Duration::from_secs(900),
+            ..Settings::default()
+        });
+        let group = group(&mut scheduler, "default", 100);
+        let tenant = tenant(&mut scheduler, &terms(group, 100));
+        for n in 1..=12 {
+            let patience = Some(Duration::from_secs(50 * u64::from(n)));
+            queued(scheduler.enter(
+                &Request {
+                    patience,
+                    ..request(tenant, n)
+                },
+                at_ms(3),
+            ));
+        }
+        let mut expired = Vec::new();
+        for &ms in steps_ms {
+            scheduler.advance(at_ms(ms));
+            for event in events(&mut scheduler) {
+                let Event::Expired { owner, .. } = event else { panic!("{event:?}") };
+                expired.push((owner, ms));
+            }
+        }
+        expired.sort_unstable();
+        expired
+    };
+    let each_tick: Vec<u64> = (0..13_000).map(|tick| tick * 50).collect();
+    // 3 ms into a tick, so each is due at the next tick's beginning.
+    let due: Vec<(u32, u64)> = (1..=12).map(|n| (n, u64::from(n) * 50_000 + 50)).collect();
+    assert_eq!(expired_at(&each_tick), due);
+    let all_at_once: Vec<(u32, u64)> = (1..=12).map(|n| (n, 5_000_000)).collect();
+    assert_eq!(expired_at(&[5_000_000]), all_at_once);
+}

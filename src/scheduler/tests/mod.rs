@@ -1,6 +1,10 @@
 //! The scheduler against its specification: the naive twin, the invariants, the simulations.
 
 mod basics;
+mod fairness;
+mod invariants;
+mod simulation;
+mod twin;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +17,13 @@ use crate::units::Weight;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mutation {
     /// A branch's stale key is believed.
-    SkipGroupFix,
+    StaleGroupKey,
     /// A lane's stale key is believed.
-    SkipTenantFix,
+    StaleTenantKey,
     /// Pools without room are eligible.
-    SkipCapMask,
+    RoomIgnored,
     /// A tag that decreased is not listed again.
-    SkipRelisting,
+    DecreaseUnlisted,
 }
 
 fn weight(weight: u32) -> Weight {

@@ -1,6 +1,6 @@
 //! The lesser loaded of two seats drawn by weight (power of two choices, Mitzenmacher 2001).
 //!
-//! The first draw stands unless the second would still be no more loaded *after* taking the request. So an idle pool is
+//! The first draw stands unless the second is less loaded per weight, a random part of a request put on top of it. So an idle pool is
 //! spread by weight, not by who is idle first, and a busy one by load per weight.
 //!
 //! A seat that answers several times slower than its peers is penalised: it is drawn rarely and must be that much emptier
@@ -20,11 +20,12 @@ pub(super) fn pick(tier: &Tier, entropy: u64, tried: &[EndpointId]) -> Option<us
     if let [_] = tier.seats() {
         return tier.open(0, tried).then_some(0);
     }
-    let (first, second) = draw(tier, entropy)?;
+    let dice = mix(entropy ^ 0x9e37_79b9_7f4a_7c15);
+    let (first, second) = draw(tier, entropy, dice)?;
     match (tier.open(first, tried), tier.open(second, tried)) {
         (true, true) => {
             let (a, b) = (tier.seats.get(first)?, tier.seats.get(second)?);
-            Some(if yields(a, b) { second } else { first })
+            Some(if yields(a, b, dice) { second } else { first })
         }
         (true, false) => Some(first),
         (false, true) => Some(second),
@@ -33,7 +34,7 @@ pub(super) fn pick(tier: &Tier, entropy: u64, tried: &[EndpointId]) -> Option<us
 }
 
 /// Two different seats, each drawn by weight among those left.
-fn draw(tier: &Tier, entropy: u64) -> Option<(usize, usize)> {
+fn draw(tier: &Tier, entropy: u64, dice: u64) -> Option<(usize, usize)> {
     let total = tier.weight();
     let first = tier.at(below(entropy, total));
     let top = *tier.cumulative.get(first)?;
@@ -43,16 +44,19 @@ fn draw(tier: &Tier, entropy: u64) -> Option<(usize, usize)> {
         .copied()
         .unwrap_or(0);
     let width = top - bottom;
-    let point = below(mix(entropy ^ 0x9e37_79b9_7f4a_7c15), total - width);
+    let point = below(dice, total - width);
     let second = tier.at(if point < bottom { point } else { point + width });
     Some((first, second))
 }
 
 /// Whether the request goes to `b` although `a` was drawn first.
-fn yields(a: &Seat, b: &Seat) -> bool {
+fn yields(a: &Seat, b: &Seat, dice: u64) -> bool {
     let cost = |seat: &Seat, load: u64, other: &Seat| u128::from(load) * u128::from(seat.penalty) * u128::from(other.weight);
     if a.penalty == b.penalty {
-        cost(a, a.load.get(), b) >= cost(b, b.load.get() + 1, a)
+        // Loads are whole requests and shares are not. Always rounding one way favours the heavy or the light seat by a
+        // fifth while few requests are in flight; rounding by chance favours neither.
+        let rounded = (b.load.get() << 8) | (dice & 0xff);
+        cost(a, a.load.get() << 8, b) > cost(b, rounded, a)
     } else {
         cost(a, a.load.get() + 1, b) > cost(b, b.load.get() + 1, a)
     }

@@ -12,6 +12,7 @@ mod session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+pub(super) use prefix::Digest;
 pub use prefix::{Blocks, Prefixes, PrefixesError};
 pub use session::session_hash;
 

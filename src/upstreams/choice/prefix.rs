@@ -24,29 +24,56 @@ impl Blocks {
     pub const MAX: usize = 32;
     /// The first blocks' length in bytes.
     const FIRST: usize = 512;
-    /// So many blocks are of that length; from there each offset is a quarter above the one before, up to some 860 KB.
+    /// So many blocks are of that length; from there each offset is a quarter above the one before.
     const EVEN: usize = 8;
+    /// No more of a prompt is read, in bytes: 4096 × 1.25²⁴.
+    pub const READ_MAX: usize = 868_000;
 
-    /// Cuts a prompt. `text` is what the engine sees in order, best the raw bytes of `messages` or `prompt`; `seed` keeps
-    /// prompts apart that must not meet, such as those of different LoRA adapters.
+    /// Cuts a prompt. `parts` are what the engine sees, in order, best the raw bytes of `system` and of `messages` or
+    /// `prompt`; each but the last also ends a block. `seed` keeps prompts apart that must not meet, such as those of
+    /// different LoRA adapters. Costs a pass over at most [`READ_MAX`](Self::READ_MAX) bytes.
     #[must_use]
-    pub fn of(text: &[u8], seed: u64) -> Self {
+    pub fn of(parts: &[&[u8]], seed: u64) -> Self {
         let mut blocks = Self::default();
-        let mut hash = mix(seed ^ 0x2545_f491_4f6c_dd1d);
-        let mut rest = text;
-        let mut length = Self::FIRST;
-        while let Some((block, after)) = rest.split_at_checked(length)
-            && let Some(place) = blocks.hashes.get_mut(blocks.count)
-        {
-            hash = chain(hash, block);
-            *place = hash;
-            blocks.count += 1;
-            rest = after;
-            if blocks.count >= Self::EVEN {
-                length = (text.len() - rest.len()) / 4;
+        let mut digest = Digest::new(seed);
+        let mut consumed = 0;
+        for (index, part) in parts.iter().enumerate() {
+            let mut rest = *part;
+            while let Some((block, after)) = rest.split_at_checked(blocks.length(consumed))
+                && blocks.push(&mut digest, block)
+            {
+                consumed += block.len();
+                rest = after;
+            }
+            if index + 1 < parts.len() && !rest.is_empty() {
+                let tail = rest.get(..blocks.length(consumed)).unwrap_or(rest);
+                if !blocks.push(&mut digest, tail) {
+                    break;
+                }
+                consumed += tail.len();
             }
         }
         blocks
+    }
+
+    /// How long the next block is.
+    const fn length(&self, consumed: usize) -> usize {
+        let grown = consumed / 4;
+        if self.count < Self::EVEN || grown < Self::FIRST {
+            Self::FIRST
+        } else {
+            grown
+        }
+    }
+
+    fn push(&mut self, digest: &mut Digest, block: &[u8]) -> bool {
+        let Some(place) = self.hashes.get_mut(self.count) else {
+            return false;
+        };
+        digest.add(block);
+        *place = digest.get();
+        self.count += 1;
+        true
     }
 
     /// The hashes.
@@ -56,18 +83,33 @@ impl Blocks {
     }
 }
 
-/// Eight bytes a step.
-fn chain(mut hash: u64, block: &[u8]) -> u64 {
-    let (words, tail) = block.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word))
-            .wrapping_mul(0x9fb2_1c65_1e98_df25)
-            .rotate_left(29);
+/// A hash that is added to piece by piece, eight bytes a step; pieces do not run into each other. Stable across processes.
+/// Not for adversaries: whoever makes prompts collide misplaces them and nothing more.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::upstreams) struct Digest(u64);
+
+impl Digest {
+    pub(in crate::upstreams) const fn new(seed: u64) -> Self {
+        Self(mix(seed ^ 0x2545_f491_4f6c_dd1d))
     }
-    for byte in tail {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+
+    pub(in crate::upstreams) fn add(&mut self, piece: &[u8]) {
+        let (words, tail) = piece.as_chunks::<8>();
+        let mut hash = self.0;
+        for word in words {
+            hash = (hash ^ u64::from_le_bytes(*word))
+                .wrapping_mul(0x9fb2_1c65_1e98_df25)
+                .rotate_left(29);
+        }
+        for byte in tail {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self.0 = mix(hash);
     }
-    mix(hash)
+
+    pub(in crate::upstreams) const fn get(self) -> u64 {
+        self.0
+    }
 }
 
 /// Entries per set: one cache line.
@@ -135,7 +177,7 @@ impl Prefixes {
 
     /// Notes that a slot is being sent these blocks.
     fn remember(&self, prefix: &[u64], slot: u16) {
-        let stamp = self.clock.fetch_add(1, Ordering::Relaxed) / self.generation() & 0xffff;
+        let stamp = (self.clock.fetch_add(1, Ordering::Relaxed) / self.generation()) & 0xffff;
         for hash in prefix {
             let Some((set, tag)) = self.place(*hash) else { return };
             let known = (tag << 16) | u64::from(slot);

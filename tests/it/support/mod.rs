@@ -1,11 +1,13 @@
 //! What the tests start and talk to. Ports come from the system; children die with the value that holds them.
 
+mod fault_proxy;
 mod gateway;
 mod process;
 mod upstream;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use gateway::Gateway;
 pub(crate) use upstream::Upstream;
 

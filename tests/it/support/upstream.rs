@@ -49,4 +49,16 @@ impl Upstream {
             .await
             .unwrap()
     }
+
+    /// Its latest requests, each with `id` (the `x-request-id` it came with) and `outcome`.
+    pub(crate) async fn requests(&self) -> Value {
+        self.client
+            .get(format!("{}/sim/requests", self.url()))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    }
 }

@@ -1,0 +1,242 @@
+//! How values of the catalog and the settings are written: one canonical JSON value for each, so that two are equal exactly
+//! when nothing has changed. Money and times are texts, ids and URLs too.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::money;
+use super::settings::{LogFormat, LogLevel, WhenFull};
+use crate::catalog::{BudgetPeriod, CacheMode, CacheScope, Engine, LoadBalancing, ModelCapacity, ModelType, Protocol, TenantStatus};
+use crate::egress;
+use crate::units::{PicoUsd, UnixMs, Weight};
+
+/// A value with a canonical form.
+pub(super) trait Wire: Sized {
+    /// Its canonical form.
+    fn show(&self) -> Value;
+    /// Reads what [`show`](Self::show) writes; `None` for anything else.
+    fn take(value: &Value) -> Option<Self>;
+}
+
+/// An enumeration that is written as one of a few words.
+pub(super) trait Word: Copy + PartialEq + 'static {
+    /// The words, in the documented order.
+    const NAMES: &'static [&'static str];
+    /// The values, in the same order.
+    const VALUES: &'static [Self];
+}
+
+impl<W: Word> Wire for W {
+    fn show(&self) -> Value {
+        let at = Self::VALUES.iter().position(|value| value == self);
+        at.and_then(|at| Self::NAMES.get(at)).map_or(Value::Null, |name| json!(name))
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        let word = value.as_str()?;
+        let at = Self::NAMES.iter().position(|name| *name == word)?;
+        Self::VALUES.get(at).copied()
+    }
+}
+
+macro_rules! words {
+    ($($name:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {
+        $(impl Word for $name {
+            const NAMES: &'static [&'static str] = &[$($word),+];
+            const VALUES: &'static [Self] = &[$(Self::$variant),+];
+        })+
+
+        #[cfg(test)]
+        mod word_tests {
+            use super::*;
+
+            /// Does not compile when a value has no word.
+            #[test]
+            fn every_value_has_a_word() {
+                $(for value in $name::VALUES {
+                    let word = match value { $($name::$variant => $word),+ };
+                    assert_eq!(value.show(), json!(word));
+                    assert!($name::take(&json!(word)) == Some(*value));
+                })+
+            }
+        }
+    };
+}
+
+/// The policy has its own name in the rules.
+use egress::Policy;
+
+words! {
+    TenantStatus { Active = "active", Suspended = "suspended" }
+    BudgetPeriod { Day = "day", Month = "month", Lifetime = "lifetime" }
+    Engine {
+        Vllm = "vllm",
+        Sglang = "sglang",
+        LlamaCpp = "llama_cpp",
+        Ollama = "ollama",
+        Tgi = "tgi",
+        Openai = "openai",
+        Other = "other",
+    }
+    Protocol { Openai = "openai", Anthropic = "anthropic" }
+    ModelType {
+        Chat = "chat",
+        Completion = "completion",
+        Embedding = "embedding",
+        Rerank = "rerank",
+        Image = "image",
+        AudioSpeech = "audio_speech",
+        AudioTranscription = "audio_transcription",
+    }
+    LoadBalancing { LeastRequest = "least_request", RoundRobin = "round_robin", Session = "session", Prefix = "prefix" }
+    CacheScope { Tenant = "tenant", Group = "group", Global = "global" }
+    CacheMode { All = "all", Deterministic = "deterministic" }
+    Policy { PublicOnly = "public_only", Lan = "lan" }
+    WhenFull { Reject = "reject", Serve = "serve" }
+    LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
+    LogFormat { Json = "json", Text = "text" }
+}
+
+macro_rules! whole {
+    ($($name:ty),+) => {
+        $(impl Wire for $name {
+            fn show(&self) -> Value {
+                json!(self)
+            }
+
+            fn take(value: &Value) -> Option<Self> {
+                Self::try_from(value.as_u64()?).ok()
+            }
+        })+
+    };
+}
+
+whole!(u8, u16, u32, u64, usize);
+
+impl Wire for bool {
+    fn show(&self) -> Value {
+        Value::Bool(*self)
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_bool()
+    }
+}
+
+impl Wire for Weight {
+    fn show(&self) -> Value {
+        json!(self.get())
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        Self::new(value.as_u64()?).ok()
+    }
+}
+
+impl Wire for String {
+    fn show(&self) -> Value {
+        Value::String(self.clone())
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_str().map(str::to_owned)
+    }
+}
+
+macro_rules! textual {
+    ($($name:ty => $show:expr),+ $(,)?) => {
+        $(impl Wire for $name {
+            fn show(&self) -> Value {
+                let show: fn(&Self) -> String = $show;
+                Value::String(show(self))
+            }
+
+            fn take(value: &Value) -> Option<Self> {
+                value.as_str()?.parse().ok()
+            }
+        })+
+    };
+}
+
+textual! {
+    SocketAddr => ToString::to_string,
+    PathBuf => |path| path.display().to_string(),
+    url::Url => ToString::to_string,
+}
+
+impl Wire for PicoUsd {
+    fn show(&self) -> Value {
+        Value::String(money::show(*self))
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        money::parse(value.as_str()?)
+    }
+}
+
+impl Wire for UnixMs {
+    fn show(&self) -> Value {
+        let end = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Value::String(Timestamp::from_millisecond(self.0).unwrap_or(end).to_string())
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        let time: Timestamp = value.as_str()?.parse().ok()?;
+        Some(Self(time.as_millisecond()))
+    }
+}
+
+impl Wire for ModelCapacity {
+    fn show(&self) -> Value {
+        match self {
+            Self::Uncapped => Value::Null,
+            Self::Fixed(slots) => json!(slots),
+            Self::Auto => json!("auto"),
+        }
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        match value {
+            Value::Null => Some(Self::Uncapped),
+            Value::String(word) if word == "auto" => Some(Self::Auto),
+            other => u32::take(other).map(Self::Fixed),
+        }
+    }
+}
+
+impl<T: Wire> Wire for Option<T> {
+    fn show(&self) -> Value {
+        self.as_ref().map_or(Value::Null, Wire::show)
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        if value.is_null() { Some(None) } else { T::take(value).map(Some) }
+    }
+}
+
+impl<T: Wire> Wire for Vec<T> {
+    fn show(&self) -> Value {
+        self.iter().map(Wire::show).collect()
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(T::take).collect()
+    }
+}
+
+impl Wire for BTreeMap<String, String> {
+    fn show(&self) -> Value {
+        json!(self)
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        let pairs = value.as_object()?.iter();
+        pairs
+            .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect()
+    }
+}

@@ -1,0 +1,318 @@
+//! The thread that moves rows from the spool to the store.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
+use super::ticket::{Delivered, Intent};
+use super::{Row, Settings, Shared, Sink, recovery, spool};
+use crate::id::RequestId;
+use crate::store::Clock;
+use crate::store::ledger::Cursor;
+use crate::units::UnixMs;
+
+/// How long a row may lie in the spool before it is moved, and how many records make the mover come earlier.
+const MOVE_EVERY: Duration = Duration::from_millis(50);
+const MOVE_RECORDS: u64 = 256;
+
+/// The most rows per transaction, when the mover is behind.
+const BATCH_MAX: usize = 4_096;
+
+/// How much is read at once.
+const CHUNK: usize = 1 << 20;
+const _: () = assert!(CHUNK > PAYLOAD_MAX + codec::HEADER);
+
+/// How long the mover waits after the store refused a batch.
+const STORE_RETRY: Duration = Duration::from_millis(200);
+
+/// How often old rows are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+const DAY_MS: i64 = 86_400_000;
+
+/// How far the mover is; what others wait for.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) mover: OnceLock<Thread>,
+    pub(super) rows: AtomicU64,
+    pub(super) store_errors: AtomicU64,
+    appended: AtomicU64,
+    /// Of what was appended, how much is in the store or needs no row.
+    moved: Mutex<u64>,
+    changed: Condvar,
+    stopping: AtomicBool,
+}
+
+impl Progress {
+    /// Something was appended.
+    pub(super) fn appended(&self) {
+        let count = self.appended.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_multiple_of(MOVE_RECORDS) {
+            self.wake();
+        }
+    }
+
+    /// Waits until what was appended so far is moved.
+    pub(super) fn flush(&self, shared: &Shared, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        shared.spool.sync();
+        let target = self.appended.load(Ordering::Relaxed);
+        self.wake();
+        let mut moved = self.moved.lock();
+        while *moved < target {
+            if self.changed.wait_until(&mut moved, deadline).timed_out() {
+                return *moved >= target;
+            }
+        }
+        true
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(mover) = self.mover.get() {
+            mover.unpark();
+        }
+    }
+}
+
+/// A request that was begun and not settled, and the segment that remembers it.
+struct Open {
+    intent: Intent,
+    delivered: Delivered,
+    segment: u64,
+}
+
+pub(super) struct Mover {
+    shared: Arc<Shared>,
+    sink: Arc<dyn Sink>,
+    dir: PathBuf,
+    clock: Clock,
+    retention_ms: i64,
+    prune_at: Instant,
+    /// Where it reads.
+    at: Cursor,
+    file: Option<File>,
+    /// The oldest segment that is not deleted.
+    oldest: u64,
+    open: HashMap<RequestId, Open>,
+    /// Read, not yet in the store.
+    rows: Vec<Row>,
+    /// How much of what was appended they and what lies before them are.
+    consumed: u64,
+}
+
+impl Mover {
+    pub(super) fn new(shared: Arc<Shared>, sink: Arc<dyn Sink>, segment: u64, settings: &Settings) -> Self {
+        Self {
+            shared,
+            sink,
+            dir: settings.spool_dir.clone(),
+            clock: Arc::clone(&settings.clock),
+            retention_ms: i64::from(settings.retention_days) * DAY_MS,
+            prune_at: Instant::now(),
+            at: Cursor { segment, offset: 0 },
+            file: None,
+            oldest: segment,
+            open: HashMap::new(),
+            rows: Vec::new(),
+            consumed: 0,
+        }
+    }
+
+    /// Moves until it is stopped, and then what is left.
+    pub(super) fn run(mut self) {
+        loop {
+            let stopping = self.shared.progress.stopping.load(Ordering::Relaxed);
+            let more_spooled = self.read().is_ok_and(|()| self.rows.len() >= BATCH_MAX);
+            let behind = self.take_waiting() || more_spooled;
+            let stored = self.store();
+            if stored {
+                self.retire();
+            }
+            if stopping && (!stored || !behind) {
+                break self.leave();
+            }
+            if !stored {
+                thread::park_timeout(STORE_RETRY);
+            } else if !self.prune() && !behind {
+                thread::park_timeout(MOVE_EVERY);
+            }
+        }
+    }
+
+    /// Reads what was appended, up to a batch.
+    fn read(&mut self) -> io::Result<()> {
+        let (tail, tail_length) = self.shared.spool.tail();
+        let mut chunk = Vec::new();
+        while self.rows.len() < BATCH_MAX {
+            let last = self.at.segment == tail;
+            if last && self.at.offset >= tail_length {
+                return Ok(());
+            }
+            let file = match &self.file {
+                Some(file) => file,
+                None => self.file.insert(File::open(spool::path(&self.dir, self.at.segment))?),
+            };
+            let wanted = if last { tail_length - self.at.offset } else { CHUNK as u64 };
+            chunk.resize(usize::try_from(wanted).map_or(CHUNK, |wanted| wanted.min(CHUNK)), 0);
+            let length = file.read_at(&mut chunk, self.at.offset)?;
+            let used = self.consume(&chunk[..length]);
+            if used > 0 {
+                continue;
+            }
+            if last {
+                return Ok(());
+            }
+            // A whole segment is read to its end; what cannot be read is damage, or what a failed write left at its end.
+            if let Some((record, next, _)) = recovery::next_record(&chunk[..length], 0) {
+                self.shared.damaged.fetch_add(1, Ordering::Relaxed);
+                self.at.offset += next as u64;
+                self.note(record);
+            } else {
+                self.at = Cursor {
+                    segment: self.at.segment + 1,
+                    offset: 0,
+                };
+                self.file = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the whole records at the beginning of `bytes`; returns how long they are.
+    fn consume(&mut self, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while self.rows.len() < BATCH_MAX
+            && let Found::Record(record, length) = codec::read(&bytes[used..])
+        {
+            used += length;
+            self.at.offset += length as u64;
+            self.note(*record);
+        }
+        used
+    }
+
+    fn note(&mut self, record: Read) {
+        match record {
+            Read::Intent(intent) => {
+                let open = Open {
+                    intent,
+                    delivered: Delivered::default(),
+                    segment: self.at.segment,
+                };
+                self.open.insert(open.intent.request_id, open);
+            }
+            Read::Progress(id, delivered) => {
+                if let Some(open) = self.open.get_mut(&id) {
+                    open.delivered = delivered;
+                }
+            }
+            Read::Settle(row) => {
+                self.open.remove(&row.request_id);
+                self.rows.push(row);
+            }
+            // Written by `retire`, which knows.
+            Read::Carried(..) => return,
+        }
+        self.consumed += 1;
+    }
+
+    /// Takes rows from the memory, as many as the batch has room for. Returns whether there are more.
+    fn take_waiting(&mut self) -> bool {
+        let mut waiting = self.shared.waiting.lock();
+        let room = BATCH_MAX.saturating_sub(self.rows.len()).min(waiting.len());
+        for row in waiting.drain(..room) {
+            self.open.remove(&row.request_id);
+            self.consumed += 1;
+            self.rows.push(row);
+        }
+        !waiting.is_empty()
+    }
+
+    /// Moves what was read to the store. Returns whether nothing is left.
+    fn store(&mut self) -> bool {
+        let progress = &self.shared.progress;
+        if !self.rows.is_empty() {
+            let rows = Arc::new(std::mem::take(&mut self.rows));
+            match self.sink.append(Arc::clone(&rows), self.at) {
+                Ok(new) => progress.rows.fetch_add(new as u64, Ordering::Relaxed),
+                Err(_) => {
+                    progress.store_errors.fetch_add(1, Ordering::Relaxed);
+                    self.rows = Arc::unwrap_or_clone(rows);
+                    return false;
+                }
+            };
+        }
+        *progress.moved.lock() = self.consumed;
+        progress.changed.notify_all();
+        true
+    }
+
+    /// Deletes segments whose rows are all in the store. What is still open in them is carried into the newest first.
+    fn retire(&mut self) {
+        while self.oldest < self.at.segment {
+            let mut carried = false;
+            for open in self.open.values_mut().filter(|open| open.segment == self.oldest) {
+                let record = Record::Carried(&open.intent, open.delivered);
+                if self.shared.spool.append(&codec::frame(&record)).is_err() {
+                    return;
+                }
+                open.segment = self.shared.spool.tail().0;
+                carried = true;
+            }
+            if carried {
+                self.shared.spool.sync();
+            }
+            match self.shared.spool.remove(self.oldest) {
+                Ok(()) => self.oldest += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.oldest += 1,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Deletes a few old rows when it is time. Returns whether there may be more.
+    fn prune(&mut self) -> bool {
+        if Instant::now() < self.prune_at {
+            return false;
+        }
+        let before = UnixMs((self.clock)().0.saturating_sub(self.retention_ms));
+        let more = self.sink.prune(before).unwrap_or(false);
+        if !more {
+            self.prune_at = Instant::now() + PRUNE_EVERY;
+        }
+        more
+    }
+
+    /// After a clean stop nothing is left to recover.
+    fn leave(mut self) {
+        let (tail, length) = self.shared.spool.tail();
+        let all_moved = self.rows.is_empty()
+            && self.open.is_empty()
+            && self.at
+                == Cursor {
+                    segment: tail,
+                    offset: length,
+                };
+        if all_moved {
+            self.file = None;
+            // What cannot be deleted is read again at the next start, and adds nothing.
+            let _ = self.shared.spool.remove(tail);
+        } else if !self.rows.is_empty() {
+            self.shared.spool.sync();
+        }
+    }
+}

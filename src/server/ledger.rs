@@ -1,0 +1,42 @@
+//! Opens the ledger beside the store, and lets the limits remember what it knows.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Settings, StartError};
+use crate::limits::{Limits, Past};
+use crate::metering::{self, Meter};
+use crate::store::{Clock, Store};
+use crate::units::UnixMs;
+
+/// Opens the spool next to the database, moves what an earlier process left in it, and charges the limits with the past.
+pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> Result<Arc<Meter>, StartError> {
+    let clock: Clock = Arc::new(now);
+    let meter = Meter::open(
+        &metering::Settings {
+            when_full: settings.when_ledger_full,
+            retention_days: settings.ledger_retention_days,
+            ..metering::Settings::new(settings.store_path.with_extension("spool"), clock)
+        },
+        Arc::clone(store) as Arc<dyn metering::Sink>,
+    )?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let past = runtime
+        .block_on(store.remembered(now()))
+        .map_err(|error| StartError::Past(error.to_string()))?;
+    let past = past.into_iter().map(|entry| Past {
+        tenant: entry.tenant,
+        key: entry.key,
+        requests: entry.requests,
+        tokens: entry.tokens,
+        cost: entry.cost,
+        at: entry.at,
+    });
+    limits.rebuild(past, limits.now(), now());
+    Ok(meter)
+}
+
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

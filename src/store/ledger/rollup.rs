@@ -1,0 +1,328 @@
+//! Roll-ups: sums per minute, hour and day, written in the transaction that writes the rows they add up.
+//!
+//! Invariant: **a roll-up is the sum of its rows.** Only a row that was really inserted is added, so a replay adds nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::histogram::Histogram;
+use super::row::{CacheStatus, Outcome, Row, Timing};
+use super::{integer, money};
+use crate::id::{KeyId, TenantId};
+use crate::units::PicoUsd;
+
+/// A minute, in milliseconds: the finest level.
+pub(crate) const MINUTE_MS: i64 = 60_000;
+/// An hour.
+pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
+/// A day, UTC.
+pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// What a roll-up tells apart. The numbers are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Grain {
+    All = 0,
+    Tenant = 1,
+    Key = 2,
+    Model = 3,
+    Finest = 4,
+}
+
+/// What usage counts of a set of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names are those of the ledger's rows")]
+pub struct Sums {
+    pub requests: u64,
+    /// Outcomes `error`, `timeout`, `interrupted`.
+    pub errors: u64,
+    /// Requests that counted against quotas: all but the rejected and the cache's.
+    pub dispatched: u64,
+    pub input_tokens: u64,
+    pub cached_input_tokens: u64,
+    pub output_tokens: u64,
+    pub input_cost: PicoUsd,
+    pub output_cost: PicoUsd,
+    pub request_cost: PicoUsd,
+    pub hits: u64,
+    pub misses: u64,
+    pub bypasses: u64,
+    pub coalesced: u64,
+    pub saved_tokens: u64,
+    pub saved_cost: PicoUsd,
+}
+
+impl Sums {
+    /// One row's.
+    #[must_use]
+    pub fn of(row: &Row) -> Self {
+        let is = |cache| u64::from(row.cache == cache);
+        let answered_here = matches!(row.cache, CacheStatus::Hit | CacheStatus::Coalesced);
+        Self {
+            requests: 1,
+            errors: u64::from(row.outcome.is_error()),
+            dispatched: u64::from(row.outcome != Outcome::Rejected && !answered_here),
+            input_tokens: row.tokens.input,
+            cached_input_tokens: row.tokens.cached_input,
+            output_tokens: row.tokens.output,
+            input_cost: row.charge.input,
+            output_cost: row.charge.output,
+            request_cost: row.charge.request,
+            hits: is(CacheStatus::Hit),
+            misses: is(CacheStatus::Miss),
+            bypasses: is(CacheStatus::Bypass),
+            coalesced: is(CacheStatus::Coalesced),
+            saved_tokens: row.saved.tokens,
+            saved_cost: row.saved.cost,
+        }
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        let money = |a: PicoUsd, b: PicoUsd| PicoUsd(a.0 + b.0);
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.dispatched += other.dispatched;
+        self.input_tokens += other.input_tokens;
+        self.cached_input_tokens += other.cached_input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.input_cost = money(self.input_cost, other.input_cost);
+        self.output_cost = money(self.output_cost, other.output_cost);
+        self.request_cost = money(self.request_cost, other.request_cost);
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.bypasses += other.bypasses;
+        self.coalesced += other.coalesced;
+        self.saved_tokens += other.saved_tokens;
+        self.saved_cost = money(self.saved_cost, other.saved_cost);
+    }
+
+    /// Input and output together.
+    #[must_use]
+    pub const fn total_tokens(&self) -> u64 {
+        self.input_tokens + self.output_tokens
+    }
+
+    /// All parts of the cost together.
+    #[must_use]
+    pub const fn cost(&self) -> PicoUsd {
+        PicoUsd(self.input_cost.0 + self.output_cost.0 + self.request_cost.0)
+    }
+}
+
+/// Latencies of the requests that upstream answered well; the cache's own answers are not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Latency {
+    pub(crate) ttft_sum: u64,
+    pub(crate) gen_tokens: u64,
+    pub(crate) gen_ms: u64,
+    pub(crate) ttft: Histogram,
+    pub(crate) total: Histogram,
+    pub(crate) queue: Histogram,
+}
+
+impl Latency {
+    pub(crate) fn record(&mut self, row: &Row) {
+        if row.outcome == Outcome::Ok && !matches!(row.cache, CacheStatus::Hit | CacheStatus::Coalesced) {
+            self.add(&row.timing, row.stream, row.tokens.output);
+        }
+    }
+
+    /// Adds one answer.
+    pub(crate) fn add(&mut self, timing: &Timing, stream: bool, output_tokens: u64) {
+        self.queue.record(timing.queue_ms);
+        self.total.record(timing.total_ms);
+        if let Some(ttft) = timing.ttft_ms {
+            self.ttft.record(ttft);
+            self.ttft_sum += ttft;
+        }
+        if output_tokens > 0 {
+            // A stream generates after its first token; what comes in one piece was generated since it left the queue.
+            let before = timing.ttft_ms.filter(|_| stream).unwrap_or(timing.queue_ms);
+            self.gen_tokens += output_tokens;
+            self.gen_ms += timing.total_ms.saturating_sub(before);
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.ttft_sum += other.ttft_sum;
+        self.gen_tokens += other.gen_tokens;
+        self.gen_ms += other.gen_ms;
+        self.ttft.merge(&other.ttft);
+        self.total.merge(&other.total);
+        self.queue.merge(&other.queue);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Cell {
+    level: i64,
+    grain: Grain,
+    bucket: i64,
+    tenant: Option<TenantId>,
+    key: Option<KeyId>,
+    model: Option<Arc<str>>,
+}
+
+/// One bucket of the finest grain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Finest {
+    bucket: i64,
+    tenant: TenantId,
+    key: KeyId,
+    model: Arc<str>,
+}
+
+/// The sums of a batch, before they are written.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    minutes: HashMap<Finest, (Sums, Latency)>,
+}
+
+impl Batch {
+    pub(crate) fn add(&mut self, row: &Row) {
+        let minute = Finest {
+            bucket: row.at.0.div_euclid(MINUTE_MS) * MINUTE_MS,
+            tenant: row.tenant,
+            key: row.key,
+            model: Arc::clone(&row.model),
+        };
+        let (sums, latency) = self.minutes.entry(minute).or_default();
+        sums.add(&Sums::of(row));
+        latency.record(row);
+    }
+
+    /// Adds everything to the tables.
+    pub(crate) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut cells: HashMap<Cell, Sums> = HashMap::new();
+        let mut latencies: HashMap<(i64, Finest), Latency> = HashMap::new();
+        for (minute, (sums, latency)) in self.minutes {
+            for level in [MINUTE_MS, HOUR_MS, DAY_MS] {
+                let bucket = minute.bucket.div_euclid(level) * level;
+                for cell in minute.grains(level, bucket) {
+                    cells.entry(cell).or_default().add(&sums);
+                }
+                let finest = Finest { bucket, ..minute.clone() };
+                latencies.entry((level, finest)).or_default().merge(&latency);
+            }
+        }
+        for (cell, sums) in cells {
+            add_sums(connection, &cell, &sums)?;
+        }
+        for ((level, finest), latency) in latencies {
+            add_latency(connection, level, &finest, latency)?;
+        }
+        Ok(())
+    }
+}
+
+impl Finest {
+    /// Itself in every grain.
+    fn grains(&self, level: i64, bucket: i64) -> [Cell; 5] {
+        let (tenant, key, model) = (Some(self.tenant), Some(self.key), Some(&self.model));
+        [
+            (Grain::All, None, None, None),
+            (Grain::Tenant, tenant, None, None),
+            (Grain::Key, tenant, key, None),
+            (Grain::Model, None, None, model),
+            (Grain::Finest, tenant, key, model),
+        ]
+        .map(|(grain, tenant, key, model)| Cell {
+            level,
+            grain,
+            bucket,
+            tenant,
+            key,
+            model: model.cloned(),
+        })
+    }
+}
+
+fn add_sums(connection: &Connection, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
+    const UPSERT: &str =
+        "INSERT INTO rollups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+        ON CONFLICT DO UPDATE SET
+            requests = requests + excluded.requests, errors = errors + excluded.errors, dispatched = dispatched + excluded.dispatched,
+            input_tokens = input_tokens + excluded.input_tokens,
+            cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens,
+            output_tokens = output_tokens + excluded.output_tokens,
+            input_pico = input_pico + excluded.input_pico, output_pico = output_pico + excluded.output_pico,
+            request_pico = request_pico + excluded.request_pico,
+            hits = hits + excluded.hits, misses = misses + excluded.misses, bypasses = bypasses + excluded.bypasses,
+            coalesced = coalesced + excluded.coalesced, saved_tokens = saved_tokens + excluded.saved_tokens,
+            saved_pico = saved_pico + excluded.saved_pico";
+    connection.prepare_cached(UPSERT)?.execute(params![
+        cell.level,
+        cell.grain as i64,
+        cell.bucket,
+        cell.tenant.as_ref().map_or(&[][..], |id| id.as_bytes()),
+        cell.key.as_ref().map_or(&[][..], |id| id.as_bytes()),
+        cell.model.as_deref().unwrap_or(""),
+        integer(sums.requests),
+        integer(sums.errors),
+        integer(sums.dispatched),
+        integer(sums.input_tokens),
+        integer(sums.cached_input_tokens),
+        integer(sums.output_tokens),
+        money(sums.input_cost),
+        money(sums.output_cost),
+        money(sums.request_cost),
+        integer(sums.hits),
+        integer(sums.misses),
+        integer(sums.bypasses),
+        integer(sums.coalesced),
+        integer(sums.saved_tokens),
+        money(sums.saved_cost),
+    ])?;
+    Ok(())
+}
+
+fn add_latency(connection: &Connection, level: i64, of: &Finest, mut latency: Latency) -> rusqlite::Result<()> {
+    if latency == Latency::default() {
+        return Ok(());
+    }
+    let mut select = connection.prepare_cached(
+        "SELECT ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies
+         WHERE level_ms = ?1 AND bucket_ms = ?2 AND tenant_id = ?3 AND key_id = ?4 AND model = ?5",
+    )?;
+    let mut rows = select.query(params![level, of.bucket, of.tenant.as_bytes(), of.key.as_bytes(), &*of.model])?;
+    if let Some(row) = rows.next()? {
+        latency.merge(&read_latency(row, 0)?);
+    }
+    drop(rows);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO latencies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+        .execute(params![
+            level,
+            of.bucket,
+            of.tenant.as_bytes(),
+            of.key.as_bytes(),
+            &*of.model,
+            integer(latency.ttft_sum),
+            integer(latency.gen_tokens),
+            integer(latency.gen_ms),
+            latency.ttft.encode(),
+            latency.total.encode(),
+            latency.queue.encode(),
+        ])?;
+    Ok(())
+}
+
+/// Reads the six columns from `first` on.
+pub(crate) fn read_latency(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Latency> {
+    let mut latency = Latency {
+        ttft_sum: super::unsigned(row, first)?,
+        gen_tokens: super::unsigned(row, first + 1)?,
+        gen_ms: super::unsigned(row, first + 2)?,
+        ..Latency::default()
+    };
+    for (histogram, column) in [
+        (&mut latency.ttft, first + 3),
+        (&mut latency.total, first + 4),
+        (&mut latency.queue, first + 5),
+    ] {
+        histogram.merge_encoded(row.get_ref(column)?.as_blob().unwrap_or_default());
+    }
+    Ok(latency)
+}

@@ -1,0 +1,250 @@
+//! Reading sums piece by piece: from roll-ups of the coarsest grain that tells apart what is asked, or from rows.
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Row};
+
+use super::super::ledger::rollup::{Grain, Latency, MINUTE_MS, read_latency};
+use super::super::ledger::{Sums, Timing, picos, unsigned};
+use super::Filter;
+use super::pieces::{Piece, Source, ceil, floor, pieces};
+use crate::id::{KeyId, TenantId};
+use crate::units::UnixMs;
+
+/// What the reader of cells tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Apart {
+    pub(super) tenants: bool,
+    pub(super) keys: bool,
+    pub(super) models: bool,
+}
+
+/// Sums of a stretch of time or of one row. What is not told apart may be empty.
+pub(super) struct Cell<'a> {
+    pub(super) at: i64,
+    pub(super) tenant: Option<TenantId>,
+    pub(super) key: Option<KeyId>,
+    pub(super) model: &'a str,
+}
+
+/// The stretch a filter means, as the rows that exist allow it.
+pub(super) fn stretch(connection: &Connection, filter: &Filter, now: UnixMs) -> rusqlite::Result<(i64, i64)> {
+    let (mut since, mut until) = (filter.since.0, filter.until.0);
+    let oldest: Option<i64> = connection
+        .prepare_cached("SELECT min(ts_ms) FROM ledger")?
+        .query_row([], |row| row.get(0))?;
+    let oldest = oldest.unwrap_or(i64::MAX);
+    if floor(since, MINUTE_MS) + MINUTE_MS <= oldest {
+        since = floor(since, MINUTE_MS);
+    }
+    if until > now.0 || ceil(until, MINUTE_MS) <= oldest {
+        until = ceil(until, MINUTE_MS);
+    }
+    Ok((since, until))
+}
+
+/// Calls `each` for every cell of the stretch. `width`: cells must not straddle multiples of it.
+pub(super) fn sums(
+    connection: &Connection,
+    filter: &Filter,
+    (apart, width): (Apart, Option<i64>),
+    now: UnixMs,
+    mut each: impl FnMut(&Cell<'_>, &Sums),
+) -> rusqlite::Result<()> {
+    const OF_ROWS: &str = "ts_ms, tenant_id, key_id, model, 1, outcome IN ('error', 'timeout', 'interrupted'),
+        outcome <> 'rejected' AND cache NOT IN ('hit', 'coalesced'), input_tokens, cached_input_tokens, output_tokens,
+        input_pico, output_pico, request_pico, cache = 'hit', cache = 'miss', cache = 'bypass', cache = 'coalesced',
+        saved_tokens, saved_pico FROM ledger";
+    const OF_ROLLUPS: &str = "bucket_ms, tenant_id, key_id, model, requests, errors, dispatched, input_tokens,
+        cached_input_tokens, output_tokens, input_pico, output_pico, request_pico, hits, misses, bypasses, coalesced,
+        saved_tokens, saved_pico FROM rollups";
+    let grain = grain(filter, apart);
+    let (since, until) = stretch(connection, filter, now)?;
+    for piece in pieces(since, until, width) {
+        let mut question = Question::new(&piece);
+        match piece.source {
+            Source::Rows => question.filter(filter),
+            Source::Level(_) => {
+                question.equal("grain", grain as i64);
+                question.owner(connection, filter, apart, grain)?;
+            }
+        }
+        let columns = if piece.source == Source::Rows { OF_ROWS } else { OF_ROLLUPS };
+        question.ask(connection, columns, |row| {
+            each(&cell(row)?, &read_sums(row, 4)?);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Calls `each` for the latencies of every model.
+pub(super) fn latencies(
+    connection: &Connection,
+    filter: &Filter,
+    now: UnixMs,
+    mut each: impl FnMut(&str, &Latency),
+) -> rusqlite::Result<()> {
+    const OF_ROWS: &str = "ts_ms, tenant_id, key_id, model, queue_ms, ttft_ms, total_ms, stream, output_tokens,
+        outcome = 'ok' AND cache NOT IN ('hit', 'coalesced') FROM ledger";
+    const OF_ROLLUPS: &str = "bucket_ms, tenant_id, key_id, model, ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies";
+    let (since, until) = stretch(connection, filter, now)?;
+    for piece in pieces(since, until, None) {
+        let mut question = Question::new(&piece);
+        question.filter(filter);
+        if piece.source != Source::Rows {
+            question.ask(connection, OF_ROLLUPS, |row| {
+                each(cell(row)?.model, &read_latency(row, 4)?);
+                Ok(())
+            })?;
+            continue;
+        }
+        question.ask(connection, OF_ROWS, |row| {
+            if row.get(9)? {
+                let mut latency = Latency::default();
+                let timing = Timing {
+                    queue_ms: unsigned(row, 4)?,
+                    ttft_ms: row.get::<_, Option<i64>>(5)?.and_then(|ms| u64::try_from(ms).ok()),
+                    total_ms: unsigned(row, 6)?,
+                };
+                latency.add(&timing, row.get(7)?, unsigned(row, 8)?);
+                each(cell(row)?.model, &latency);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn grain(filter: &Filter, apart: Apart) -> Grain {
+    let tenants = apart.tenants || filter.tenant.is_some();
+    let keys = apart.keys || filter.key.is_some();
+    let models = apart.models || filter.model.is_some();
+    match (tenants, keys, models) {
+        (false, false, false) => Grain::All,
+        (true, false, false) => Grain::Tenant,
+        (_, true, false) => Grain::Key,
+        (false, false, true) => Grain::Model,
+        (_, true, true) | (true, _, true) => Grain::Finest,
+    }
+}
+
+/// A `SELECT` in the making.
+struct Question {
+    condition: String,
+    values: Vec<Box<dyn ToSql>>,
+}
+
+impl Question {
+    fn new(piece: &Piece) -> Self {
+        let mut question = Self {
+            condition: String::new(),
+            values: Vec::new(),
+        };
+        let time = match piece.source {
+            Source::Rows => "ts_ms",
+            Source::Level(level) => {
+                question.equal("level_ms", level);
+                "bucket_ms"
+            }
+        };
+        question.compare(time, ">=", piece.from);
+        question.compare(time, "<", piece.to);
+        question
+    }
+
+    fn compare(&mut self, column: &str, operator: &str, value: impl ToSql + 'static) {
+        let and = if self.values.is_empty() { "" } else { " AND " };
+        self.values.push(Box::new(value));
+        let number = self.values.len();
+        self.condition.push_str(&format!("{and}{column} {operator} ?{number}"));
+    }
+
+    fn equal(&mut self, column: &str, value: impl ToSql + 'static) {
+        self.compare(column, "=", value);
+    }
+
+    fn filter(&mut self, filter: &Filter) {
+        if let Some(tenant) = &filter.tenant {
+            self.equal("tenant_id", *tenant.as_bytes());
+        }
+        if let Some(key) = &filter.key {
+            self.equal("key_id", *key.as_bytes());
+        }
+        if let Some(model) = &filter.model {
+            self.equal("model", model.clone());
+        }
+    }
+
+    /// The filter on roll-ups. Whoever is not told apart is empty there, and saying so makes one line of the index of it.
+    fn owner(&mut self, connection: &Connection, filter: &Filter, apart: Apart, grain: Grain) -> rusqlite::Result<()> {
+        self.filter(filter);
+        if apart != Apart::default() {
+            return Ok(());
+        }
+        let empty: [u8; 0] = [];
+        match grain {
+            Grain::All => {}
+            Grain::Tenant | Grain::Model => {
+                self.equal("key_id", empty);
+                match grain {
+                    Grain::Tenant => self.equal("model", ""),
+                    _ => self.equal("tenant_id", empty),
+                }
+            }
+            Grain::Key | Grain::Finest => {
+                if let (Some(key), None) = (&filter.key, &filter.tenant) {
+                    let tenant: Option<Vec<u8>> = connection
+                        .prepare_cached("SELECT min(tenant_id) FROM rollups WHERE level_ms = 86400000 AND grain = 2 AND key_id = ?1")?
+                        .query_row([key.as_bytes()], |row| row.get(0))?;
+                    self.equal("tenant_id", tenant);
+                }
+                if grain == Grain::Key {
+                    self.equal("model", "");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(self, connection: &Connection, columns: &str, mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(&format!("SELECT {columns} WHERE {}", self.condition))?;
+        let values: Vec<&dyn ToSql> = self.values.iter().map(|value| &**value).collect();
+        let mut rows = statement.query(&values[..])?;
+        while let Some(row) = rows.next()? {
+            each(row)?;
+        }
+        Ok(())
+    }
+}
+
+fn cell<'a>(row: &'a Row<'_>) -> rusqlite::Result<Cell<'a>> {
+    let bytes = |column| -> rusqlite::Result<Option<[u8; 16]>> { Ok(row.get_ref(column)?.as_blob()?.try_into().ok()) };
+    Ok(Cell {
+        at: row.get(0)?,
+        tenant: bytes(1)?.map(TenantId::from_bytes),
+        key: bytes(2)?.map(KeyId::from_bytes),
+        model: row.get_ref(3)?.as_str()?,
+    })
+}
+
+fn read_sums(row: &Row<'_>, first: usize) -> rusqlite::Result<Sums> {
+    let count = |column| unsigned(row, first + column);
+    let money = |column| picos(row, first + column);
+    Ok(Sums {
+        requests: count(0)?,
+        errors: count(1)?,
+        dispatched: count(2)?,
+        input_tokens: count(3)?,
+        cached_input_tokens: count(4)?,
+        output_tokens: count(5)?,
+        input_cost: money(6)?,
+        output_cost: money(7)?,
+        request_cost: money(8)?,
+        hits: count(9)?,
+        misses: count(10)?,
+        bypasses: count(11)?,
+        coalesced: count(12)?,
+        saved_tokens: count(13)?,
+        saved_cost: money(14)?,
+    })
+}
