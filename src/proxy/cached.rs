@@ -15,7 +15,6 @@ use tokio::time::sleep_until;
 
 use super::Gateway;
 use super::ctx::{RequestCtx, Work};
-use super::phase::fail_to_proxy::break_off;
 use super::phase::logging::spent;
 use super::phase::request_filter::{left, patience};
 use super::phase::response_filter::{sign, tell as tell_head};
@@ -31,6 +30,9 @@ const DIALECT: [HeaderName; 2] = [
 
 /// What a follower whose patience ended is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the end of an answer may take to be written where no write timeout is set.
+pub(super) const FINISH_WITHIN: Duration = Duration::from_secs(30);
 
 /// Answers from the cache, or with the answer to another. Returns whether the request has its answer; if not, it goes on.
 pub(super) async fn had_it_already(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx, body: &Bytes) -> Result<bool, Fault> {
@@ -96,12 +98,10 @@ fn turn(gateway: &Gateway, session: &Session, ctx: &RequestCtx, body: &Bytes) ->
 async fn replay(session: &mut Session, ctx: &mut RequestCtx, stored: &Stored) -> Result<(), Fault> {
     let age = stored.born.elapsed().as_secs();
     head(session, ctx, &stored.head, Duration::ZERO, Some(age)).await?;
-    let session = session.as_mut();
-    let gone = |_| Fault::ClientGone;
     for piece in stored.pieces() {
-        session.write_response_body(piece, false).await.map_err(gone)?;
+        session.as_mut().write_response_body(piece, false).await.map_err(|_| Fault::ClientGone)?;
     }
-    session.write_response_body(Bytes::new(), true).await.map_err(gone)
+    finish(session).await
 }
 
 /// Sends the head of an answer that came for another.
@@ -124,12 +124,15 @@ async fn head(session: &mut Session, ctx: &mut RequestCtx, head: &Head, waited: 
     };
     written.await.map_err(|_: Box<pingora::Error>| Fault::ClientGone)?;
     ctx.status = head.status;
+    if let Some(work) = &mut ctx.work {
+        work.answer.event_stream = head.event_stream;
+    }
     Ok(())
 }
 
 /// How following ended.
 enum Followed {
-    /// The client has its answer, or as much of it as there will be.
+    /// The client has its answer.
     Answered,
     /// There is nobody to follow any more.
     Leads(Leader),
@@ -141,12 +144,11 @@ async fn follow(session: &mut Session, ctx: &mut RequestCtx, mut follower: Follo
     let total = ctx.work.as_ref().map_or(0, |work| work.model.timeouts.total_secs);
     let total = began + Duration::from_secs(u64::from(total));
     let mut patience = patience(session).map(|patience| began + patience);
-    let mut event_stream = None;
     loop {
         let heard = tokio::select! {
             biased;
             heard = follower.next() => heard,
-            fault = left(session.as_mut()) => return interrupt(session, ctx, event_stream, fault, b"").await,
+            fault = left(session.as_mut()) => return Err(fault),
             () = sleep_until(patience.unwrap_or(total)), if patience.is_some() => {
                 if follower.is_queued() {
                     return Err(Fault::QueueTimeout { retry_after: RETRY_AFTER });
@@ -155,7 +157,7 @@ async fn follow(session: &mut Session, ctx: &mut RequestCtx, mut follower: Follo
                 patience = None;
                 continue;
             }
-            () = sleep_until(total) => return interrupt(session, ctx, event_stream, Fault::UpstreamTimeout, b"").await,
+            () = sleep_until(total) => return Err(Fault::UpstreamTimeout),
         };
         let step = match heard {
             Heard::Step(step) => step,
@@ -169,51 +171,38 @@ async fn follow(session: &mut Session, ctx: &mut RequestCtx, mut follower: Follo
         let Step { head: first, pieces, end } = step;
         if let Some(first) = first {
             head(session, ctx, &first, began.elapsed(), None).await?;
-            event_stream = Some(first.event_stream);
         }
-        let sent = write(session, pieces, matches!(end, Some(Ended::Complete(_)))).await;
-        let end = if sent.is_err() { Some(Ended::LeftBehind) } else { end };
+        for piece in pieces {
+            session.as_mut().write_response_body(piece, false).await.map_err(|_| Fault::ClientGone)?;
+        }
         match end {
             None => {}
             Some(Ended::Complete(saved)) => {
+                finish(session).await?;
                 ctx.saved = Some(saved);
                 follower.saved(&saved);
                 return Ok(Followed::Answered);
             }
-            Some(Ended::Failed(failure, closing)) => return interrupt(session, ctx, event_stream, fault(failure), closing).await,
+            Some(Ended::Failed(failure, closing)) => {
+                if let Some(work) = &mut ctx.work {
+                    work.answer.closing = closing;
+                }
+                return Err(fault(failure));
+            }
             // It does not read, so it is told nothing.
-            Some(Ended::LeftBehind) => return interrupt(session, ctx, event_stream, Fault::ClientGone, b"").await,
+            Some(Ended::LeftBehind) => return Err(Fault::ClientGone),
         }
     }
 }
 
-async fn write(session: &mut Session, pieces: Vec<Bytes>, end: bool) -> pingora::Result<()> {
-    for piece in pieces {
-        session.as_mut().write_response_body(piece, false).await?;
+/// Writes out what is left, and the end. Pingora sets no bound to this one.
+async fn finish(session: &mut Session) -> Result<(), Fault> {
+    let session = session.as_mut();
+    let limit = session.get_write_timeout().unwrap_or(FINISH_WITHIN);
+    match tokio::time::timeout(limit, session.write_response_body(Bytes::new(), true)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Fault::ClientGone),
     }
-    if end {
-        session.as_mut().write_response_body(Bytes::new(), true).await?;
-    }
-    Ok(())
-}
-
-/// Ends a follower's answer badly: with a status if none is out (`event_stream` is `None`), else as the leader's would.
-async fn interrupt(
-    session: &mut Session,
-    ctx: &mut RequestCtx,
-    event_stream: Option<bool>,
-    fault: Fault,
-    closing: &'static [u8],
-) -> Result<Followed, Fault> {
-    let Some(event_stream) = event_stream else { return Err(fault) };
-    if fault == Fault::ClientGone {
-        session.set_keepalive(None);
-        session.as_mut().shutdown().await;
-    } else if !break_off(session, ctx, &fault, event_stream.then_some(closing)).await {
-        session.set_keepalive(None);
-    }
-    ctx.fault = Some(fault);
-    Ok(Followed::Answered)
 }
 
 /// Tells the followers the next piece of the answer, and its end.

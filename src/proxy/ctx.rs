@@ -87,6 +87,8 @@ pub(super) struct Answer {
     pub(super) masked: Option<Vec<u8>>,
     /// Whether the body is an event stream, which can carry an error at its end.
     pub(super) event_stream: bool,
+    /// What closes the event being sent, where the answer is another request's and there is no tap of its own.
+    pub(super) closing: &'static [u8],
     /// Whether the body is complete.
     pub(super) complete: bool,
 }

@@ -30,6 +30,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 
 use super::budget::Hold;
+use super::cached::FINISH_WITHIN;
 use super::clockwork::{Clockwork, Deadlines};
 use crate::answers::Audience;
 
@@ -89,9 +90,10 @@ pub(super) fn wrap(session: &mut ServerSession, body: Bytes, hold: Hold, deadlin
     home
 }
 
-/// Puts the client's session back, if it is away. Without it the connection could not be kept alive.
+/// Puts the client's session back, if it is away. Without it the connection could not be kept alive. A client that has
+/// left is not put back: Pingora would wait until the rest is written to it.
 pub(super) fn unwrap(session: &mut ServerSession, home: &Home) {
-    if session.is_custom() {
+    if session.is_custom() && !home.is_gone() {
         drop(mem::replace(session, ServerSession::Custom(Box::new(()))));
         if let Some(inner) = home.0.session.lock().take() {
             *session = inner;
@@ -158,7 +160,8 @@ impl Replay {
         self.home.0.gone.store(true, Ordering::Relaxed);
         let session = self.session_mut();
         session.set_keepalive(None);
-        session.shutdown().await;
+        // Tried once: what is not yet written may never be.
+        let _ = tokio::time::timeout(Duration::ZERO, session.shutdown()).await;
         true
     }
 
@@ -355,7 +358,12 @@ impl CustomSession for Replay {
         if self.home.is_gone() {
             return Ok(());
         }
-        let finished = self.session_mut().finish_body().await;
+        let session = self.session_mut();
+        let limit = session.get_write_timeout().unwrap_or(FINISH_WITHIN);
+        let finished = match tokio::time::timeout(limit, session.finish_body()).await {
+            Ok(finished) => finished,
+            Err(_) => Error::e_explain(ErrorType::WriteTimedout, "the client does not take the end of its answer"),
+        };
         self.after(finished, ()).await
     }
 

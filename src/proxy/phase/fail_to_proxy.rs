@@ -1,5 +1,7 @@
 //! Tells the client how its request ended, if it can still be told.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
@@ -15,6 +17,9 @@ use super::super::{body, cached, replay};
 use super::request_filter::expects_continue;
 use super::response_filter::sign;
 use crate::llm::Tap;
+
+/// How long the last words to a client may take.
+const HANG_UP: Duration = Duration::from_secs(2);
 
 pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
     if let Some(home) = &ctx.home {
@@ -76,28 +81,20 @@ async fn end_stream(session: &mut Session, ctx: &RequestCtx, fault: &Fault) -> b
         .work
         .as_ref()
         .is_some_and(|work| work.answer.event_stream && !work.answer.complete);
-    let tap = ctx.work.as_ref().and_then(|work| work.answer.tap.as_ref());
-    let end_of_the_last = open.then(|| tap.map_or(&b""[..], Tap::cut));
-    break_off(session, ctx, fault, end_of_the_last).await
-}
-
-/// Ends an answer that has begun: an open event stream by an error event, behind what closes the event before it; anything
-/// else by a cut. Returns whether it is whole as far as HTTP is concerned.
-pub(in crate::proxy) async fn break_off(
-    session: &mut Session,
-    ctx: &RequestCtx,
-    fault: &Fault,
-    end_of_the_last: Option<&'static [u8]>,
-) -> bool {
-    if let Some(end_of_the_last) = end_of_the_last {
-        let event = fault.event(ctx.dialect, ctx.shown_id());
-        let last = [end_of_the_last, &event].concat();
-        if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
-            return true;
+    // A client that does not read must not hold what the request has taken.
+    let ended = tokio::time::timeout(HANG_UP, async {
+        if let Some(work) = ctx.work.as_ref().filter(|_| open) {
+            let end_of_the_last = work.answer.tap.as_ref().map_or(work.answer.closing, Tap::cut);
+            let event = fault.event(ctx.dialect, ctx.shown_id());
+            let last = [end_of_the_last, &event].concat();
+            if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
+                return true;
+            }
         }
-    }
-    session.as_mut().shutdown().await;
-    false
+        session.as_mut().shutdown().await;
+        false
+    });
+    ended.await.unwrap_or(false)
 }
 
 /// Answers with a fault: status, headers, body in the client's dialect.

@@ -22,7 +22,7 @@ use super::super::lease::{Lease, Spent};
 use super::super::placement::{self, Placement};
 use super::super::replay::Home;
 use super::super::rescue::Fault;
-use super::super::{Gateway, replay, wall_now};
+use super::super::{Gateway, refuse, replay, wall_now};
 use super::fail_to_proxy;
 use crate::admission::{Ask, Refusal};
 use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant, TenantStatus};
@@ -46,6 +46,10 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
         Ok(Verdict::Answered) => Ok(true),
         Err(fault) => {
             cached::failed(ctx, &fault);
+            if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+                // An answer from the cache broke off; only an error makes Pingora close the connection.
+                return Err(refuse(ctx, fault));
+            }
             fail_to_proxy::answer(session, ctx, &fault).await;
             ctx.fault = Some(fault);
             Ok(true)
