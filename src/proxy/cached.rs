@@ -99,7 +99,11 @@ async fn replay(session: &mut Session, ctx: &mut RequestCtx, stored: &Stored) ->
     let age = stored.born.elapsed().as_secs();
     head(session, ctx, &stored.head, Duration::ZERO, Some(age)).await?;
     for piece in stored.pieces() {
-        session.as_mut().write_response_body(piece, false).await.map_err(|_| Fault::ClientGone)?;
+        session
+            .as_mut()
+            .write_response_body(piece, false)
+            .await
+            .map_err(|_| Fault::ClientGone)?;
     }
     finish(session).await
 }
@@ -122,10 +126,11 @@ async fn head(session: &mut Session, ctx: &mut RequestCtx, head: &Head, waited: 
         sign(&mut ours, ctx)?;
         session.as_mut().write_response_header(Box::new(ours)).await
     };
-    written.await.map_err(|_: Box<pingora::Error>| Fault::ClientGone)?;
+    written.await.map_err(|_| Fault::ClientGone)?;
     ctx.status = head.status;
     if let Some(work) = &mut ctx.work {
         work.answer.event_stream = head.event_stream;
+        work.answer.first_byte_at = Some(Instant::now());
     }
     Ok(())
 }
@@ -173,7 +178,11 @@ async fn follow(session: &mut Session, ctx: &mut RequestCtx, mut follower: Follo
             head(session, ctx, &first, began.elapsed(), None).await?;
         }
         for piece in pieces {
-            session.as_mut().write_response_body(piece, false).await.map_err(|_| Fault::ClientGone)?;
+            session
+                .as_mut()
+                .write_response_body(piece, false)
+                .await
+                .map_err(|_| Fault::ClientGone)?;
         }
         match end {
             None => {}
