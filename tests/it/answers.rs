@@ -73,7 +73,8 @@ impl House {
     async fn crowd(&self, count: usize, stream: bool, extra: &Value) -> JoinSet<(String, u16, String)> {
         let mut crowd = JoinSet::new();
         for _ in 0..count {
-            let request = self.ask(stream, extra);
+            // A connection each: one that ended in an error event is closed, and must not be taken for the next request.
+            let request = self.ask(stream, extra).header("connection", "close");
             crowd.spawn(async move { told(request.send().await.unwrap()).await });
         }
         // Nothing outside shows that a request listens; one that comes late is served all the same.
