@@ -33,7 +33,8 @@ impl Default for Pace {
     }
 }
 
-/// A file that never settles is looked at after this many times the settling time all the same.
+/// After this many times the settling time an unchanged text counts although events go on: other files of the directory
+/// may be busy.
 const PATIENCE: u32 = 20;
 
 /// Watches until it is dropped; dropping it waits for a callback that runs.
@@ -128,22 +129,31 @@ impl Looker {
         text_of(&self.path).ok().map(|text| Sha256::digest(text).into())
     }
 
-    /// Waits until nothing has happened for the settling time and the text is the same before and after. `None` is the end.
+    /// Waits until the text is the same after the settling time as before, and nothing was told meanwhile. `None` is the end.
     #[expect(clippy::option_option, reason = "the end, an unreadable file, a text")]
     fn settled(&self, told: &Receiver<Told>) -> Option<Option<[u8; 32]>> {
         let patience = Instant::now() + self.pace.settle * PATIENCE;
         let mut before = self.look();
         loop {
-            match told.recv_timeout(self.pace.settle) {
-                Ok(Told::Changed) if Instant::now() < patience => continue,
-                Ok(Told::Changed) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
-            }
+            let quiet = quiet_for(self.pace.settle, told)?;
             let now = self.look();
-            if now == before || Instant::now() >= patience {
+            if now == before && (quiet || Instant::now() >= patience) {
                 return Some(now);
             }
             before = now;
+        }
+    }
+}
+
+/// Waits the time out; says whether nothing was told. `None` is the end.
+fn quiet_for(time: Duration, told: &Receiver<Told>) -> Option<bool> {
+    let until = Instant::now() + time;
+    let mut quiet = true;
+    loop {
+        match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Told::Changed) => quiet = false,
+            Err(RecvTimeoutError::Timeout) => return Some(quiet),
+            Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
 }

@@ -58,7 +58,8 @@ impl ConnectFailure {
 pub enum Outcome {
     /// It was never sent.
     ConnectFailed(ConnectFailure),
-    /// The head of an answer came. 500 and above count as failures, 429 does not.
+    /// The head of an answer came. 500 and above count as failures, and so do redirects, which are not followed; 429 does
+    /// not.
     HeadReceived {
         /// Its status.
         status: u16,
@@ -83,7 +84,10 @@ impl Outcome {
     fn words(self) -> Option<Cow<'static, str>> {
         Some(match self {
             Self::ConnectFailed(failure) => failure.words().into(),
-            Self::HeadReceived { status, .. } if status >= 500 => format!("answered {status}").into(),
+            Self::HeadReceived {
+                status: status @ (300..=399 | 500..),
+                ..
+            } => format!("answered {status}").into(),
             Self::DiedMidway => "connection broke before the answer's end".into(),
             Self::TimedOut => "answer timed out".into(),
             Self::HeadReceived { .. } | Self::Done { .. } => return None,

@@ -239,3 +239,26 @@ async fn all_endpoints_down_is_said_at_once_and_why() {
     assert!(proxy.bytes() > before && proxy.connections() > connections);
     assert!(proxy.request_ids().values().all(|times| *times == 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_to_fail_has_its_answer_and_slowness_is_no_failure() {
+    let upstream = Upstream::start(&[]).await;
+    let cases = [
+        (Fault::Drip(64, Duration::from_millis(2)), "200"),
+        (Fault::Delay(Duration::from_millis(100)), "200"),
+        (Fault::Refuse, "502 upstream_unreachable"),
+        (Fault::ResetAfter(0), "502 upstream_error"),
+        (Fault::CutAfter(0), "502 upstream_error"),
+        (Fault::Blackhole, "504 upstream_timeout"),
+    ];
+    for (fault, expected) in cases {
+        let proxy = FaultProxy::start(address(&upstream)).await;
+        let terms = json!({ "max_retries": 0, "first_byte_timeout_secs": 1, "connect_timeout_ms": 500 });
+        let (gateway, key) = house(&[], &[(proxy.url(), 100)], terms).await;
+        eventually("checked", Duration::from_secs(10), || async { proxy.connections() > 0 }).await;
+        proxy.set(fault);
+        let seen = storm(&gateway, &key, 1, 1).await;
+        assert_eq!(seen, Seen::from([(expected.to_owned(), 1)]), "{fault:?}");
+        gateway.idle().await;
+    }
+}

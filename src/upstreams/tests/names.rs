@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::upstreams::endpoint::Endpoint;
+use crate::upstreams::site::Site;
 
 /// Gives scripted answers in order, the last one for ever.
 struct Script(Mutex<VecDeque<Result<Vec<SocketAddr>, &'static str>>>);

@@ -130,6 +130,38 @@ fn the_scheduler_is_told_of_every_cap_that_changes_and_of_no_other() {
 }
 
 #[test]
+fn a_learned_cap_follows_what_the_engines_say_and_stands_when_they_fall_silent() {
+    let mut model = model(vec![endpoint("http://10.0.0.1:8000")]);
+    model.capacity = ModelCapacity::Auto;
+    model.engine = catalog::Engine::Vllm;
+    let upstreams = with(&model);
+    let pool = upstreams.pool(Owner::Model(model.id)).unwrap();
+    let backend = pool.look(|inner| Arc::clone(&inner.sites[0].entries[0].backend));
+    let start = upstreams.cap(&model.id).unwrap();
+    let taken: Vec<Chosen> = (0..start).map(|_| choose(&upstreams, &model).unwrap()).collect();
+    let mut now = Instant::now();
+    let mut say = |waiting| {
+        now += Duration::from_secs(1);
+        let signals = signals::Signals {
+            waiting: Some(waiting),
+            running: Some(4.0),
+            ..signals::Signals::default()
+        };
+        pool.scraped(&backend, Ok(Some(signals)), now);
+        upstreams.tick(now);
+        upstreams.cap(&model.id).unwrap()
+    };
+    assert_eq!(say(0.0), start + 1, "room for one more");
+    let cut = say(20.0);
+    assert!(cut < start, "{cut}");
+    drop(taken);
+    for after in [2, 60, 3600] {
+        upstreams.tick(now + Duration::from_secs(after));
+        assert_eq!(upstreams.cap(&model.id), Some(cut), "silent for {after} s");
+    }
+}
+
+#[test]
 fn peers_of_other_credentials_or_names_share_no_connections() {
     let peer = |edit: fn(&mut Model)| {
         let mut model = model(vec![endpoint("http://10.0.0.1:8000")]);
