@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, McpServer, Model};
 use crate::units::Weight;
 
 pub(super) fn endpoint(url: &str) -> catalog::Endpoint {
