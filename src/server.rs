@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::admission::{self, Admission};
+use crate::answers::{self, Answers};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
 use crate::egress;
@@ -175,6 +176,7 @@ struct Floors {
     live: Arc<Live>,
     admission: Arc<Admission>,
     limits: Arc<Limits>,
+    answers: Arc<Answers>,
     upstreams: Arc<Upstreams>,
     meter: Arc<Meter>,
     active: Arc<Active>,
@@ -191,6 +193,7 @@ impl Floors {
             ..upstreams::Settings::default()
         });
         let limits = Limits::new(limits::Settings { epoch: Instant::now() });
+        let answers = Answers::new(answers::Settings::default());
         let mut live = Live::new(Arc::new(catalog));
         live.subscribe({
             let admission = Arc::clone(&admission);
@@ -208,12 +211,18 @@ impl Floors {
             let admission = Arc::clone(&admission);
             Box::new(move |model, cap| admission.set_model_cap(model, cap))
         });
+        // The last: what it keeps must not outlive what the others have let go.
+        live.subscribe({
+            let answers = Arc::clone(&answers);
+            move |catalog| answers.apply(catalog)
+        });
         upstreams.start()?;
         let meter = ledger::open(settings, store, &limits)?;
         Ok(Self {
             live: Arc::new(live),
             admission,
             limits,
+            answers,
             upstreams,
             meter,
             active: Arc::default(),
@@ -231,6 +240,7 @@ impl Floors {
             active: Arc::clone(&self.active),
             budget: Budget::new(settings.max_buffered_bytes),
             limits: Arc::clone(&self.limits),
+            answers: Arc::clone(&self.answers),
             bounds: settings.bounds,
         }
     }

@@ -202,7 +202,7 @@ impl Uncontended {
 
     /// Takes a free slot and gives it back, settled.
     pub fn acquire_and_release(&self) {
-        if let Poll::Ready(mut permit) = once(self.admit()) {
+        if let Poll::Ready(Ok(mut permit)) = once(self.admission.admit(self.ask)) {
             permit.dispatched();
             permit.settle(200, 128);
         }

@@ -185,7 +185,7 @@ class Streams:
             data = key.fileobj.recv(65536)
             if data and key.fileobj not in self.begun:
                 if not data.startswith(b"HTTP/1.1 200"):
-                    sys.exit(f"a stream was refused: {data[:200]!r}")
+                    sys.exit(f"a stream was refused: {data[:700]!r}")
                 self.begun.add(key.fileobj)
             self.chunks += data.count(b"data: ")
             if not data or data.endswith(b"0\r\n\r\n"):

@@ -36,11 +36,12 @@ async fn list(State(desk): State<Desk>, mut query: Query) -> Result<Response, Pr
     let (actor, action) = (query.text("actor"), query.text("action"));
     let (entity_type, entity_id) = (query.text("entity_type"), query.text("entity_id"));
     let page = query.page(LIMIT)?;
-    let before = page.after.as_deref().map(|after| {
+    let seq = |after: &String| {
         after
-            .parse::<u64>()
+            .parse()
             .map_err(|_| Problem::invalid_at("cursor", "must be the cursor of a Link header"))
-    });
+    };
+    let before = page.after.as_ref().map(seq);
     let wanted = AuditQuery {
         actor,
         action,

@@ -20,20 +20,20 @@ pub(super) enum IfMatch {
 }
 
 impl IfMatch {
-    pub(super) fn read(headers: &HeaderMap) -> Self {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// 422 if it has not the form. (Taking it for a mismatch would hide the client's mistake behind a retry.)
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut tags = Vec::new();
         for value in headers.get_all(header::IF_MATCH) {
-            let Ok(value) = value.to_str() else {
-                // Not one of our tags, so it cannot match.
-                tags.push(String::new());
-                continue;
-            };
-            tags.extend(value.split(',').map(|tag| tag.trim().to_owned()));
+            let value = value.to_str().ok().and_then(list);
+            tags.extend(value.ok_or_else(|| Problem::invalid_at("If-Match", "must be * or entity tags like \"v3\", quotes included"))?);
         }
         if tags.is_empty() || tags.iter().any(|tag| tag == "*") {
-            Self::Any
+            Ok(Self::Any)
         } else {
-            Self::OneOf(tags)
+            Ok(Self::OneOf(tags))
         }
     }
 
@@ -52,4 +52,19 @@ impl IfMatch {
             )),
         }
     }
+}
+
+/// The entity tags of a list. A version whose quotes got lost in a shell is let through, and matches nothing.
+fn list(value: &str) -> Option<Vec<String>> {
+    value.split(',').map(|tag| tag_of(tag.trim())).collect()
+}
+
+fn tag_of(tag: &str) -> Option<String> {
+    let quoted = tag.strip_prefix("W/").unwrap_or(tag);
+    let opaque = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let bare = tag
+        .strip_prefix('v')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()));
+    let fits = tag == "*" || bare || opaque.is_some_and(|opaque| opaque.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'));
+    fits.then(|| tag.to_owned())
 }

@@ -228,24 +228,19 @@ fn complete(path: &str, method: &str, operation: &mut Json) {
     parameters.retain(|parameter| parameter["in"] != "path");
     parameters.extend(path_parameters(path));
     if lists {
-        parameters.extend(paging(if path.ends_with("/audit") { 100 } else { 1000 }));
+        parameters.extend(paging(path.ends_with("/audit")));
     }
     if changes {
         parameters.push(
             json!({"name": "x-obleth-audit-actor", "in": "header", "description": "Who is named in the audit log.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$", "default": "admin"}}),
+            "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~\\u00a1-\\ud7ff]([ -~\\u00a1-\\ud7ff]*[!-~\\u00a1-\\ud7ff])?$", "default": "admin"}}),
         );
     }
     if changes && on_object && !creates {
         parameters.push(
             json!({"name": "If-Match", "in": "header", "description": "Refuse unless the object is at this version.",
-            "schema": {"type": "string", "pattern": "^(\"v[0-9]+\"|\\*)$"}}),
+            "schema": {"type": "string", "pattern": "^(\\*|(W/)?\"[!#-+\\--~]*\"(, ?(W/)?\"[!#-+\\--~]*\")*)$"}}),
         );
-    }
-    if method == "post" {
-        parameters.push(json!({"name": "Idempotency-Key", "in": "header",
-            "description": "Within 24 hours a repetition of the request under the same key gets the first answer again.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}));
     }
     operation["parameters"] = Json::Array(parameters);
     if has_body {
@@ -294,11 +289,16 @@ fn path_parameters(path: &str) -> Vec<Json> {
     names.map(parameter).collect()
 }
 
-fn paging(default: u32) -> [Json; 2] {
+fn paging(audit: bool) -> [Json; 2] {
+    let (default, cursor) = if audit {
+        (100, "^(3[0-9]){1,18}$")
+    } else {
+        (1000, "^([0-9a-f]{2})+$")
+    };
     [
         json!({"name": "limit", "in": "query", "description": "How many rows at most.",
             "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": default}}),
         json!({"name": "cursor", "in": "query", "description": "Where to go on: taken from the `Link` header.",
-            "schema": {"type": "string", "pattern": "^([0-9a-f]{2})+$"}}),
+            "schema": {"type": "string", "pattern": cursor}}),
     ]
 }

@@ -145,6 +145,7 @@ fn encode(position: &str) -> String {
     text
 }
 
+/// Any bytes are some place in a list; what a place must be beyond that is its list's matter.
 fn decode(cursor: &str) -> Option<String> {
     if cursor.is_empty() || !cursor.len().is_multiple_of(2) || !cursor.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -152,5 +153,5 @@ fn decode(cursor: &str) -> Option<String> {
     let bytes = (0..cursor.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&cursor[at..at + 2], 16).ok());
-    String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
+    Some(String::from_utf8_lossy(&bytes.collect::<Option<Vec<u8>>>()?).into_owned())
 }

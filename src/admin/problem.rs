@@ -192,3 +192,42 @@ pub(super) struct Document {
     /// The request's id, as in `x-request-id`.
     request_id: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_rooms_below_refuse_has_its_status_and_code() {
+        let change = |error: ChangeError<Problem>| Problem::from(error);
+        let cases = [
+            (change(ChangeError::Refused(Problem::no_such("tenant"))), 404, "not_found", false),
+            (change(ChangeError::IdempotencyMismatch), 422, "idempotency_key_reused", false),
+            (change(ChangeError::NoSealingKey), 422, "no_sealing_key", false),
+            (change(ChangeError::TooLarge("weight")), 422, "invalid", false),
+            (
+                change(ChangeError::Unavailable("disk full at /secret/place".to_owned())),
+                503,
+                "store_unavailable",
+                true,
+            ),
+            (change(ChangeError::Panicked), 500, "internal", false),
+            (Problem::from(ReadError::Busy), 503, "store_busy", true),
+            (Problem::from(ReadError::TimedOut), 503, "store_busy", true),
+            (
+                Problem::from(ReadError::Failed("disk at /secret/place".to_owned())),
+                503,
+                "store_unavailable",
+                true,
+            ),
+            (Problem::from(Conflict::SecretInUse), 409, "secret_in_use", false),
+            (Problem::from(Conflict::UnknownTenant), 404, "not_found", false),
+        ];
+        for (problem, status, code, again) in cases {
+            assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{problem:?}");
+            assert!(!problem.detail.contains("/secret/"), "{problem:?}");
+            let response = problem.into_response();
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), again, "{code}");
+        }
+    }
+}

@@ -73,7 +73,7 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let request_id = parts.extensions.get::<Rid>().map(|rid| rid.0.to_string()).unwrap_or_default();
-        let if_match = IfMatch::read(&parts.headers);
+        let if_match = IfMatch::read(&parts.headers)?;
         let actor = actor(&parts.headers)?;
         let key = if parts.method == Method::POST {
             idempotency_key(&parts.headers)?

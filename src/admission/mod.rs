@@ -33,6 +33,7 @@ mod place;
 mod settings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
@@ -156,14 +157,17 @@ impl Admission {
     /// (new) => Running | Waiting | refused.
     fn enter(self: &Arc<Self>, ask: &Ask) -> Result<Entry, Refusal> {
         let mut request = self.resolve(ask)?;
-        let now = self.clock.now();
         let mut inner = self.inner.lock();
         if inner.shut {
             return Err(Refusal::ShuttingDown);
         }
+        if let Some(grant) = inner.scheduler.enter_at_once(&request) {
+            drop(inner);
+            return Ok(Entry::Permit(Permit::new(Arc::clone(self), grant)));
+        }
         let owner = inner.mailboxes.vacant_key();
         request.owner = u32::try_from(owner).unwrap_or(u32::MAX);
-        let entered = inner.scheduler.enter(&request, now);
+        let entered = inner.scheduler.enter(&request, self.clock.now());
         let mut ring = false;
         if let Ok(Entered::Queued(ticket)) = entered {
             inner.mailboxes.insert(Mail::Waiting { ticket, waker: None });
@@ -179,7 +183,7 @@ impl Admission {
             Err(Refused::QueueFull { retry_after }) => Err(Refusal::QueueFull { retry_after }),
             Err(Refused::NoPatience { retry_after }) => Err(Refusal::TimedOut {
                 retry_after,
-                waited: std::time::Duration::ZERO,
+                waited: Duration::ZERO,
             }),
             Err(Refused::UnknownTenant) => Err(Refusal::UnknownTenant),
         }

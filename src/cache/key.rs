@@ -44,7 +44,8 @@ impl KeyMaker {
     }
 
     /// The key of a JSON request: its scope, the model at its version (a re-pointed or re-priced model has other answers),
-    /// the route, and every value of the body but the model's name, of which there may be several.
+    /// the route (with whatever of the head changes what the route means), and every value of the body but the model's
+    /// name, of which there may be several.
     ///
     /// `None` when the body is no JSON object: such a request is not cached.
     #[must_use]

@@ -6,6 +6,8 @@
 mod canonical;
 mod key;
 mod policy;
+mod whole;
 
 pub use key::{Key, KeyMaker, Scope};
 pub use policy::{Directive, Directives};
+pub use whole::{events_are_whole, json_is_whole};

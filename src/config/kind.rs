@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::money;
 use super::wire::Wire;
+use crate::pricing;
 use crate::units::UnixMs;
 
 /// What a field accepts.
@@ -74,6 +74,10 @@ impl Kind {
     /// # Errors
     /// What was expected.
     pub(super) fn judge(self, scalar: &Scalar) -> Result<Value, String> {
+        if let (Self::Money, Some(number)) = (self, scalar.number()) {
+            let amount = pricing::parse(&number).map_err(|error| error.to_string())?;
+            return Ok(amount.show());
+        }
         self.canonical(scalar).ok_or_else(|| format!("must be {}", self.must_be()))
     }
 
@@ -88,7 +92,6 @@ impl Kind {
             Self::Line(min, max) => text.filter(|text| is_line(text, min, max)).map(|text| json!(text)),
             Self::Prose(max) => text.filter(|text| text.chars().count() <= max).map(|text| json!(text)),
             Self::Word(words) => text.filter(|text| words.contains(text)).map(|text| json!(text)),
-            Self::Money => scalar.number().and_then(|number| money::parse(&number)).map(|amount| amount.show()),
             Self::Moment => {
                 let time: Timestamp = text?.parse().ok()?;
                 Some(UnixMs(time.as_millisecond()).show())
@@ -111,7 +114,7 @@ impl Kind {
                 .whole()
                 .filter(|number| (1..=max).contains(number))
                 .map(|number| json!(number)),
-            Self::Set(..) | Self::Labels | Self::Credential | Self::Endpoints | Self::Upstream | Self::Secret => None,
+            Self::Money | Self::Set(..) | Self::Labels | Self::Credential | Self::Endpoints | Self::Upstream | Self::Secret => None,
         }
     }
 

@@ -29,7 +29,6 @@ mod field;
 mod file;
 mod kind;
 mod merge;
-mod money;
 mod noun;
 mod plan;
 mod reading;

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::money;
 use super::settings::{LogFormat, LogLevel, WhenFull};
 use crate::catalog::{BudgetPeriod, CacheMode, CacheScope, Engine, LoadBalancing, ModelCapacity, ModelType, Protocol, TenantStatus};
 use crate::egress;
+use crate::pricing;
 use crate::units::{PicoUsd, UnixMs, Weight};
 
 /// A value with a canonical form.
@@ -170,11 +170,11 @@ textual! {
 
 impl Wire for PicoUsd {
     fn show(&self) -> Value {
-        Value::String(money::show(*self))
+        Value::String(pricing::format(*self))
     }
 
     fn take(value: &Value) -> Option<Self> {
-        money::parse(value.as_str()?)
+        pricing::parse(value.as_str()?).ok()
     }
 }
 

@@ -6,6 +6,7 @@ use super::Limits;
 use super::account::Account;
 use crate::id::{KeyId, TenantId};
 use crate::quota::{Moment, Sum};
+use crate::store::ledger::Remembered;
 use crate::units::{PicoUsd, UnixMs};
 
 /// What was used before this process began: one request, or the sum over a stretch of time.
@@ -25,13 +26,26 @@ pub struct Past {
     pub at: UnixMs,
 }
 
+impl From<Remembered> for Past {
+    fn from(of: Remembered) -> Self {
+        Self {
+            tenant: of.tenant,
+            key: of.key,
+            requests: of.requests,
+            tokens: of.tokens,
+            cost: of.cost,
+            at: of.at,
+        }
+    }
+}
+
 /// How far back buckets can remember: a bucket in full debt is full again after this.
 const MEMORY: Duration = Duration::from_mins(2);
 
 impl Limits {
     /// Charges what the ledger remembers: requests of the last two minutes to the buckets, everything to the budgets of
     /// its period. Entries come in the order of time, each counted once: requests one by one for the last two minutes,
-    /// sums for what lies before. Call after [`apply`](Self::apply) and before the first request.
+    /// sums for what lies before ([`Store::remembered`](crate::store::Store::remembered)). Call after [`apply`](Self::apply) and before the first request.
     pub fn rebuild(&self, past: impl IntoIterator<Item = Past>, now: Moment, wall: UnixMs) {
         let records = self.records.load();
         for entry in past {

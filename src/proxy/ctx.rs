@@ -1,7 +1,7 @@
 //! One request's memory, from its first byte to its ledger row.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
@@ -11,6 +11,7 @@ use super::lease::Lease;
 use super::placement::Placement;
 use super::replay::Home;
 use super::rescue::Fault;
+use crate::answers::{CacheStatus, Leader, Saved};
 use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
 use crate::limits::RateView;
@@ -37,6 +38,10 @@ pub struct RequestCtx {
     pub(super) rates: Option<RateView>,
     /// The ledger row it owes, once it is known whose it is.
     pub(super) bill: Option<Bill>,
+    /// What became of the request at the response cache, where the model has one.
+    pub(super) cache: CacheStatus,
+    /// What a cached answer, or one that came for another, saved the client's tenant.
+    pub(super) saved: Option<Saved>,
     /// What is asked, once understood.
     pub(super) work: Option<Box<Work>>,
     /// The client's session while the replay stands in its place.
@@ -55,6 +60,10 @@ pub(super) struct Work {
     pub(super) body_len: usize,
     pub(super) lease: Lease,
     pub(super) answer: Answer,
+    /// Those who wait for the same answer, and the cache that keeps it.
+    pub(super) leader: Option<Leader>,
+    /// How long the request listened to another before it had to go itself.
+    pub(super) listened: Duration,
 }
 
 /// What has come back so far.
@@ -78,6 +87,8 @@ pub(super) struct Answer {
     pub(super) masked: Option<Vec<u8>>,
     /// Whether the body is an event stream, which can carry an error at its end.
     pub(super) event_stream: bool,
+    /// What closes the event being sent, where the answer is another request's and there is no tap of its own.
+    pub(super) closing: &'static [u8],
     /// Whether the body is complete.
     pub(super) complete: bool,
 }
@@ -99,6 +110,8 @@ impl RequestCtx {
             principal: None,
             rates: None,
             bill: None,
+            cache: CacheStatus::Off,
+            saved: None,
             work: None,
             home: None,
             fault: None,

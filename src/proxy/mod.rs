@@ -7,6 +7,7 @@ mod active;
 mod bill;
 mod body;
 mod budget;
+mod cached;
 mod clockwork;
 mod ctx;
 mod destination;
@@ -33,6 +34,7 @@ pub use ctx::RequestCtx;
 use rescue::Fault;
 
 use crate::admission::Admission;
+use crate::answers::Answers;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
 use crate::limits::Limits;
@@ -71,6 +73,8 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// What tenants and keys may spend.
     pub limits: Arc<Limits>,
+    /// Answers that are kept, or shared as they come.
+    pub answers: Arc<Answers>,
     /// Inference servers.
     pub upstreams: Arc<Upstreams>,
     /// Requests that run.

@@ -30,10 +30,16 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 
 use super::budget::Hold;
+use super::cached::FINISH_WITHIN;
 use super::clockwork::{Clockwork, Deadlines};
+use crate::answers::Audience;
 
 /// How much of the body is handed over at a time: one slice, no copy, so that a slow upstream holds back the next.
 const SLICE: usize = 256 * 1024;
+
+/// How long a client that does not read may hold up others who get the same answer. The socket's own buffers hold minutes of
+/// a stream, so whoever comes so far does not read at all.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
@@ -46,6 +52,7 @@ pub(super) struct Home(Arc<Shared>);
 struct Shared {
     session: Mutex<Option<ServerSession>>,
     handed_out: AtomicBool,
+    gone: AtomicBool,
 }
 
 impl Home {
@@ -54,10 +61,18 @@ impl Home {
     pub(super) fn body_handed_out(&self) -> bool {
         self.0.handed_out.load(Ordering::Relaxed)
     }
+
+    /// Whether the client has left and the work goes on for others.
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::Relaxed)
+    }
 }
 
 /// Puts a [`Replay`] of `body` in the place of the client's session.
-pub(super) fn wrap(session: &mut ServerSession, body: Bytes, hold: Hold, deadlines: Deadlines) -> Home {
+///
+/// With an `audience` the work goes on when the client leaves while others listen: the stand-in then swallows what was
+/// meant for the client.
+pub(super) fn wrap(session: &mut ServerSession, body: Bytes, hold: Hold, deadlines: Deadlines, audience: Option<Audience>) -> Home {
     let home = Home::default();
     // `()` is Pingora's own null session: of no size, never used, there while the two are exchanged.
     let inner = mem::replace(session, ServerSession::Custom(Box::new(())));
@@ -69,13 +84,16 @@ pub(super) fn wrap(session: &mut ServerSession, body: Bytes, hold: Hold, deadlin
         hold: Some(hold),
         sent: 0,
         clockwork: Clockwork::new(deadlines),
+        audience,
+        untold: None,
     }));
     home
 }
 
-/// Puts the client's session back, if it is away. Without it the connection could not be kept alive.
+/// Puts the client's session back, if it is away. Without it the connection could not be kept alive. A client that has
+/// left is not put back: Pingora would wait until the rest is written to it.
 pub(super) fn unwrap(session: &mut ServerSession, home: &Home) {
-    if session.is_custom() {
+    if session.is_custom() && !home.is_gone() {
         drop(mem::replace(session, ServerSession::Custom(Box::new(()))));
         if let Some(inner) = home.0.session.lock().take() {
             *session = inner;
@@ -94,6 +112,10 @@ struct Replay {
     hold: Option<Hold>,
     sent: usize,
     clockwork: Clockwork,
+    /// Who listens beside the client.
+    audience: Option<Audience>,
+    /// The head that the client was no longer there to be told.
+    untold: Option<ResponseHeader>,
 }
 
 impl Drop for Replay {
@@ -126,6 +148,31 @@ impl Replay {
         Some(slice)
     }
 
+    /// The client has left, or cannot be written to. Returns whether the work goes on for others; then its connection is
+    /// closed, and nobody writes to it any more.
+    async fn goes_on(&mut self) -> bool {
+        if self.home.is_gone() {
+            return true;
+        }
+        if !self.audience.as_ref().is_some_and(Audience::goes_on) {
+            return false;
+        }
+        self.home.0.gone.store(true, Ordering::Relaxed);
+        let session = self.session_mut();
+        session.set_keepalive(None);
+        // Tried once: what is not yet written may never be.
+        let _ = tokio::time::timeout(Duration::ZERO, session.shutdown()).await;
+        true
+    }
+
+    /// What a failed write means: the end, or, with others listening, nothing.
+    async fn after<T>(&mut self, written: Result<T>, otherwise: T) -> Result<T> {
+        match written {
+            Err(_) if self.goes_on().await => Ok(otherwise),
+            written => written,
+        }
+    }
+
     /// The answer has begun: nothing will be sent again, so the body need not be kept.
     fn answer_began(&mut self) {
         self.clockwork.answered();
@@ -133,6 +180,49 @@ impl Replay {
             self.body = Bytes::new();
             self.sent = self.body_len;
             self.hold = None;
+        }
+    }
+}
+
+impl Replay {
+    /// Takes what was meant for the client. Returns whether the answer is over.
+    fn swallow(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut over = false;
+        for task in tasks {
+            over |= is_end(&task);
+            match task {
+                HttpTask::Header(header, _) if !header.status.is_informational() => self.untold = Some(*header),
+                HttpTask::Failed(error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(over)
+    }
+}
+
+fn is_end(task: &HttpTask) -> bool {
+    match task {
+        HttpTask::Header(_, end) | HttpTask::Body(_, end) | HttpTask::UpgradedBody(_, end) => *end,
+        HttpTask::Trailer(_) | HttpTask::Done => true,
+        HttpTask::Failed(_) => false,
+    }
+}
+
+async fn nobody_listens(audience: Option<&Audience>) {
+    if let Some(audience) = audience {
+        audience.gone().await;
+    }
+}
+
+/// Waits for a write to the client: as long as it takes while nobody else listens, else for [`PATIENCE`] at a time.
+async fn patiently<T>(audience: Option<&Audience>, write: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(audience) = audience else { return write.await };
+    let mut write = std::pin::pin!(write);
+    loop {
+        match tokio::time::timeout(PATIENCE, write.as_mut()).await {
+            Ok(written) => return written,
+            Err(_) if audience.is_there() => return Error::e_explain(ErrorType::WriteTimedout, "the client holds up the others"),
+            Err(_) => {}
         }
     }
 }
@@ -147,12 +237,24 @@ impl CustomSession for Replay {
         if !no_body_expected {
             return Ok(self.next_slice());
         }
-        let Self { inner, clockwork, .. } = self;
-        let session = inner.as_mut().expect("the session is there until drop");
-        tokio::select! {
-            biased;
-            left = session.read_body_or_idle(true) => left,
-            late = clockwork.strike() => Error::e_explain(ErrorType::Custom(late.name()), "the upstream is too slow"),
+        loop {
+            let gone = self.home.is_gone();
+            let Self {
+                inner,
+                clockwork,
+                audience,
+                ..
+            } = self;
+            let session = inner.as_mut().expect("the session is there until drop");
+            let left = tokio::select! {
+                biased;
+                left = session.read_body_or_idle(true), if !gone => left,
+                () = nobody_listens(audience.as_ref()), if gone => return Error::e_explain(ErrorType::ConnectionClosed, "nobody listens any more"),
+                late = clockwork.strike() => return Error::e_explain(ErrorType::Custom(late.name()), "the upstream is too slow"),
+            };
+            if !self.goes_on().await {
+                return left;
+            }
         }
     }
 
@@ -189,22 +291,44 @@ impl CustomSession for Replay {
 
     async fn write_response_header(&mut self, response: Box<ResponseHeader>, _end: bool) -> Result<()> {
         self.answer_began();
-        self.session_mut().write_response_header(response).await
+        if self.home.is_gone() {
+            self.untold = Some(*response);
+            return Ok(());
+        }
+        if self.audience.is_none() {
+            return self.session_mut().write_response_header(response).await;
+        }
+        let written = self.session_mut().write_response_header_ref(&response).await;
+        self.after(written, ()).await
     }
 
     async fn write_response_header_ref(&mut self, response: &ResponseHeader, _end: bool) -> Result<()> {
         self.answer_began();
-        self.session_mut().write_response_header_ref(response).await
+        if self.home.is_gone() {
+            self.untold = Some(response.clone());
+            return Ok(());
+        }
+        let written = self.session_mut().write_response_header_ref(response).await;
+        self.after(written, ()).await
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.session_mut().write_response_body(data, end).await?;
+        if !self.home.is_gone() {
+            let Self { inner, audience, .. } = self;
+            let session = inner.as_mut().expect("the session is there until drop");
+            let written = patiently(audience.as_ref(), session.write_response_body(data, end)).await;
+            self.after(written, ()).await?;
+        }
         self.clockwork.moved();
         Ok(())
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.session_mut().write_response_trailers(trailers).await
+        if self.home.is_gone() {
+            return Ok(());
+        }
+        let written = self.session_mut().write_response_trailers(trailers).await;
+        self.after(written, ()).await
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
@@ -214,14 +338,33 @@ impl CustomSession for Replay {
         {
             self.answer_began();
         }
-        let done = self.session_mut().response_duplex_vec(tasks).await;
+        let done = if self.home.is_gone() {
+            self.swallow(tasks)
+        } else if let Some(audience) = &self.audience {
+            let ends = tasks.iter().any(is_end);
+            let broken = tasks.iter().any(|task| matches!(task, HttpTask::Failed(_)));
+            let session = self.inner.as_mut().expect("the session is there until drop");
+            let written = patiently(Some(audience), session.response_duplex_vec(tasks)).await;
+            if broken { written } else { self.after(written, ends).await }
+        } else {
+            self.session_mut().response_duplex_vec(tasks).await
+        };
         // Stamped after the write: the time a slow client takes is not held against the upstream.
         self.clockwork.moved();
         done
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.session_mut().finish_body().await
+        if self.home.is_gone() {
+            return Ok(());
+        }
+        let session = self.session_mut();
+        let limit = session.get_write_timeout().unwrap_or(FINISH_WITHIN);
+        let finished = match tokio::time::timeout(limit, session.finish_body()).await {
+            Ok(finished) => finished,
+            Err(_) => Error::e_explain(ErrorType::WriteTimedout, "the client does not take the end of its answer"),
+        };
+        self.after(finished, ()).await
     }
 
     async fn finish_custom(&mut self) -> Result<()> {
@@ -269,7 +412,7 @@ impl CustomSession for Replay {
     }
 
     fn response_written(&self) -> Option<&ResponseHeader> {
-        self.session().response_written()
+        self.untold.as_ref().or_else(|| self.session().response_written())
     }
 
     fn body_bytes_sent(&self) -> usize {

@@ -70,6 +70,8 @@ pub(super) enum Fault {
     },
     /// The ledger cannot take the request, and nothing goes upstream uncounted.
     LedgerUnavailable,
+    /// The client wants a kept answer or none, and there is none.
+    NotCached,
     /// The gateway is going down.
     ShuttingDown,
     /// No endpoint of the model can be used; why, in words fit for a client.
@@ -121,7 +123,7 @@ impl Fault {
             | Self::QueueTimeout { .. }
             | Self::ShuttingDown
             | Self::NoHealthyUpstream(_) => 503,
-            Self::UpstreamTimeout => 504,
+            Self::UpstreamTimeout | Self::NotCached => 504,
         }
     }
 
@@ -149,6 +151,7 @@ impl Fault {
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::ShuttingDown => "shutting_down",
+            Self::NotCached => "not_cached",
             Self::NoHealthyUpstream(_) => "no_healthy_upstream",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamError(_) => "upstream_error",
@@ -187,6 +190,7 @@ impl Fault {
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::LedgerUnavailable
+            | Self::NotCached
             | Self::ShuttingDown => Outcome::Rejected,
         }
     }
@@ -199,6 +203,7 @@ impl Fault {
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::ShuttingDown
+            | Self::NotCached
             | Self::NoHealthyUpstream(_)
             | Self::UpstreamUnreachable
             | Self::UpstreamError(_)
@@ -247,6 +252,7 @@ impl Fault {
             Self::QueueTimeout { .. } => "The request waited too long for a free slot.".to_owned(),
             Self::LedgerUnavailable => "The gateway cannot account for requests at the moment; try again shortly.".to_owned(),
             Self::ShuttingDown => "The gateway is shutting down; try again.".to_owned(),
+            Self::NotCached => "There is no cached answer, and only a cached one was asked for.".to_owned(),
             Self::NoHealthyUpstream(why) => format!("No upstream for this model is available: {why}."),
             Self::UpstreamUnreachable => "The upstream for this model cannot be reached.".to_owned(),
             Self::UpstreamTimeout => "The upstream took too long to answer.".to_owned(),

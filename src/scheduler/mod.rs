@@ -105,6 +105,8 @@ pub struct Scheduler {
     events: VecDeque<Event>,
     /// Tenants that are active or were lately, each once.
     recent: Vec<TenantIx>,
+    /// Tenants, keys and models that were removed and still have requests.
+    doomed: u32,
     /// The pool of all models without a cap: one, because each further pool costs every pick a look.
     shared: PoolIx,
     /// Stands for models that the catalog does not know (any more).
@@ -147,6 +149,7 @@ impl Scheduler {
             arrivals: 0,
             events: VecDeque::new(),
             recent: Vec::new(),
+            doomed: 0,
             shared: PoolIx::NONE,
             unlisted: ModelIx::NONE,
             #[cfg(test)]
@@ -162,18 +165,35 @@ impl Scheduler {
     /// [`Refused`]; then nothing was taken.
     pub fn enter(&mut self, request: &Request, now: Moment) -> Result<Entered, Refused> {
         self.advance(now);
-        let tenant = self.tenants.find(request.tenant).filter(|ix| !self.tenants[*ix].doomed);
-        let tenant = tenant.ok_or(Refused::UnknownTenant)?;
-        let key = request.key.and_then(|key| self.keys.find(key));
-        let key = key.filter(|ix| self.keys[*ix].tenant == tenant).unwrap_or(KeyIx::NONE);
-        let model = request.model.and_then(|model| self.models.find(model)).unwrap_or(self.unlisted);
-        let ticket = Ticket::new(request, tenant, key, model, self.now);
-        if self.runs_at_once(&ticket) {
-            self.touch(tenant);
-            Ok(Entered::Granted(self.start_at_once(ticket)))
-        } else {
-            self.enqueue(ticket, request.patience).map(Entered::Queued)
+        if let Some(grant) = self.enter_at_once(request) {
+            return Ok(Entered::Granted(grant));
         }
+        let (tenant, key, model) = self.find(request).ok_or(Refused::UnknownTenant)?;
+        self.list(tenant);
+        let ticket = Ticket::new(request, tenant, key, model, self.now);
+        self.enqueue(ticket, request.patience).map(Entered::Queued)
+    }
+
+    /// The same where a slot is free (R2), and nothing where none is. Needs no time: nobody is waiting for this slot.
+    pub fn enter_at_once(&mut self, request: &Request) -> Option<Grant> {
+        debug_assert!(!self.somebody_could_run(), "I3: a free slot and somebody who could use it");
+        if !self.has_room() {
+            return None;
+        }
+        let (tenant, key, model) = self.find(request)?;
+        let pool = self.models[model].pool;
+        let has_room = self.pools[pool].has_room() && self.tenants[tenant].is_open() && (!key.is_some() || self.keys[key].is_open());
+        if !has_room {
+            return None;
+        }
+        self.list(tenant);
+        self.activate_for_fast_path(tenant, pool);
+        let ix = self.tickets.insert(Ticket::new(request, tenant, key, model, self.now));
+        let grant = self.start(ix);
+        if self.has_room() {
+            self.node.clock.not_scarce();
+        }
+        Some(grant)
     }
 
     /// Takes a waiter out of the queue. Returns whether it waited; a waiter that runs or is gone is left alone. Lets no time
@@ -194,10 +214,7 @@ impl Scheduler {
         let Some(ix) = self.running(ticket) else { return u64::MAX };
         let step = u64::from(self.settings.progress_step);
         if output_so_far >= self.tickets[ix].covered.saturating_add(step) {
-            let ticket = &self.tickets[ix];
-            let price = self.price(ix, u64::from(ticket.input), output_so_far);
-            self.correct(ix, price.max(ticket.charged));
-            self.tickets[ix].covered = output_so_far;
+            self.charge_progress(ix, output_so_far);
         }
         self.tickets[ix].covered.saturating_add(step)
     }
@@ -207,21 +224,7 @@ impl Scheduler {
     pub fn leave(&mut self, ticket: Handle<TicketIx>, how: Leave, now: Moment) -> bool {
         self.advance(now);
         let Some(ix) = self.running(ticket) else { return false };
-        let counted = u64::from(self.tickets[ix].input);
-        let price = match how {
-            Leave::Unused => Cost::ZERO,
-            Leave::Aborted { output } => self.price(ix, counted, output),
-            Leave::Settled { input, output } => self.price(ix, input, output),
-        };
-        self.correct(ix, price);
-        if let Leave::Settled { output, .. } = how {
-            self.learn(ix, output);
-        }
-        let Ticket { tenant, key, model, .. } = self.tickets[ix];
-        self.touch(tenant);
-        self.vacate(ix);
-        self.tickets.remove(ix);
-        self.retire(tenant, key, model);
+        self.finish(ix, how);
         self.dispatch();
         true
     }
@@ -298,30 +301,18 @@ impl Scheduler {
         (self.tickets[ix].state == State::Running).then_some(ix)
     }
 
-    /// R2. By I3 nobody waits who could take the slot instead.
-    fn runs_at_once(&self, ticket: &Ticket) -> bool {
-        debug_assert!(!self.somebody_could_run(), "a free slot and somebody who could use it");
-        let Ticket { tenant, key, model, .. } = *ticket;
-        self.has_room()
-            && self.pools[self.models[model].pool].has_room()
-            && self.tenants[tenant].is_open()
-            && (!key.is_some() || self.keys[key].is_open())
-    }
-
-    /// (new) => Running.
-    fn start_at_once(&mut self, ticket: Ticket) -> Grant {
-        self.activate_for_fast_path(ticket.tenant, self.models[ticket.model].pool);
-        let ix = self.tickets.insert(ticket);
-        let grant = self.start(ix);
-        if self.has_room() {
-            self.node.clock.not_scarce();
-        }
-        grant
+    /// Who asks with what for which. `None` if the tenant is gone.
+    fn find(&self, request: &Request) -> Option<(TenantIx, KeyIx, ModelIx)> {
+        let tenant = self.tenants.find(request.tenant).filter(|ix| !self.tenants[*ix].doomed)?;
+        let key = request.key.and_then(|key| self.keys.find(key));
+        let key = key.filter(|ix| self.keys[*ix].tenant == tenant).unwrap_or(KeyIx::NONE);
+        let model = request.model.and_then(|model| self.models.find(model)).unwrap_or(self.unlisted);
+        Some((tenant, key, model))
     }
 
     /// R4: fills free slots with ready waiters. R5: if slots remain, they are not scarce.
     fn dispatch(&mut self) {
-        while self.has_room() {
+        while self.has_room() && self.node.queued > 0 {
             let Some(ix) = self.pick() else { break };
             self.wheel.remove(&mut self.tickets, ix);
             self.unlink(ix);
@@ -338,10 +329,8 @@ impl Scheduler {
     }
 
     /// Notes that a tenant is active, for [`snapshot`](Self::snapshot).
-    fn touch(&mut self, ix: TenantIx) {
+    fn list(&mut self, ix: TenantIx) {
         let tenant = &mut self.tenants[ix];
-        tenant.active_tick = self.tick;
-        self.groups[tenant.group].active_tick = self.tick;
         if !tenant.listed {
             tenant.listed = true;
             self.recent.push(ix);

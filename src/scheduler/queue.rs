@@ -21,7 +21,6 @@ impl Scheduler {
             let retry_after = self.drains_in(tenant);
             return Err(Refused::QueueFull { retry_after });
         }
-        self.touch(tenant);
         ticket.arrival = self.arrivals;
         self.arrivals += 1;
         let ix = self.tickets.insert(ticket);
@@ -113,6 +112,9 @@ impl Scheduler {
         let tenant = &mut self.tenants[tenant];
         tenant.queued -= 1;
         tenant.queued_bytes -= body_bytes;
-        self.groups[tenant.group].queued -= 1;
+        tenant.active_tick = self.tick;
+        let group = &mut self.groups[tenant.group];
+        group.queued -= 1;
+        group.active_tick = self.tick;
     }
 }

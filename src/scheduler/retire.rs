@@ -10,6 +10,9 @@ use super::tree::Lane;
 impl Scheduler {
     /// Frees what is doomed and has run out. `NONE` is nothing.
     pub(super) fn retire(&mut self, tenant: TenantIx, key: KeyIx, model: ModelIx) {
+        if self.doomed == 0 {
+            return;
+        }
         if model.is_some() && self.models[model].doomed && self.models[model].in_flight + self.models[model].queued == 0 {
             self.free_model(model);
         }
@@ -30,6 +33,7 @@ impl Scheduler {
         self.recent.retain(|recent| *recent != ix);
         self.tenants[ix].learned = Vec::new();
         self.tenants.remove(ix);
+        self.doomed -= 1;
         self.retire_group(group);
     }
 
@@ -66,6 +70,7 @@ impl Scheduler {
             queue = next;
         }
         self.keys.remove(ix);
+        self.doomed -= 1;
     }
 
     fn unlist_from_key(&mut self, key: KeyIx, queue: QueueIx) {
@@ -104,6 +109,7 @@ impl Scheduler {
             self.tenants[tenant].learned.retain(|(model, _)| *model != ix);
         }
         self.models.remove(ix);
+        self.doomed -= 1;
         if pool != self.shared {
             self.free_pool(pool);
         }

@@ -135,7 +135,10 @@ impl Scheduler {
         for ticket in self.waiters(|_, ticket| ticket.tenant == ix) {
             self.dismiss(ticket);
         }
-        self.tenants[ix].doomed = true;
+        if !self.tenants[ix].doomed {
+            self.tenants[ix].doomed = true;
+            self.doomed += 1;
+        }
         self.retire(ix, KeyIx::NONE, ModelIx::NONE);
     }
 
@@ -174,7 +177,10 @@ impl Scheduler {
     /// Removes a key. Its requests, waiting and running, were let in and go on.
     pub fn remove_key(&mut self, key: Handle<KeyIx>) {
         let Some(ix) = self.keys.find(key) else { return };
-        self.keys[ix].doomed = true;
+        if !self.keys[ix].doomed {
+            self.keys[ix].doomed = true;
+            self.doomed += 1;
+        }
         self.retire(TenantIx::NONE, ix, ModelIx::NONE);
     }
 
@@ -220,7 +226,10 @@ impl Scheduler {
     /// Removes a model. Its requests, waiting and running, were let in and go on.
     pub fn remove_model(&mut self, model: Handle<ModelIx>) {
         let Some(ix) = self.models.find(model) else { return };
-        self.models[ix].doomed = true;
+        if !self.models[ix].doomed {
+            self.models[ix].doomed = true;
+            self.doomed += 1;
+        }
         self.retire(TenantIx::NONE, KeyIx::NONE, ix);
     }
 

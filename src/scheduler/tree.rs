@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arena::{BranchIx, GroupIx, Ix, KeyIx, LaneIx, ModelIx, PoolIx, QueueIx, TenantIx};
+use super::charge::Correction;
 use super::cost::{Cost, Learned};
 use super::heap::{Heap, Stamp};
 use super::moment::Moment;
@@ -100,6 +101,19 @@ impl Pool {
     pub(super) const fn has_room(&self) -> bool {
         self.in_flight < self.cap
     }
+
+    /// Takes a slot. Returns whether it was the last.
+    pub(super) const fn take(&mut self) -> bool {
+        self.in_flight += 1;
+        !self.has_room()
+    }
+
+    /// Gives a slot back. Returns whether there was another before.
+    pub(super) const fn give_back(&mut self) -> bool {
+        let had_room = self.has_room();
+        self.in_flight -= 1;
+        had_room
+    }
 }
 
 /// The upper level of sharing.
@@ -121,6 +135,22 @@ pub(super) struct Group {
 }
 
 impl Group {
+    pub(super) fn pay(&mut self, cost: Cost) {
+        self.tag.charge(cost);
+        self.served += cost;
+    }
+
+    pub(super) fn correct(&mut self, correction: Correction) {
+        match correction {
+            Correction::None => {}
+            Correction::Charge(cost) => self.pay(cost),
+            Correction::Refund(cost) => {
+                self.tag.refund(cost);
+                self.served = self.served.saturating_sub(cost);
+            }
+        }
+    }
+
     pub(super) fn branch(&self, pool: PoolIx) -> BranchIx {
         self.branches.get(pool.at()).copied().unwrap_or(BranchIx::NONE)
     }
@@ -152,6 +182,22 @@ pub(super) struct Tenant {
 }
 
 impl Tenant {
+    pub(super) fn pay(&mut self, cost: Cost) {
+        self.tag.charge(cost);
+        self.served += cost;
+    }
+
+    pub(super) fn correct(&mut self, correction: Correction) {
+        match correction {
+            Correction::None => {}
+            Correction::Charge(cost) => self.pay(cost),
+            Correction::Refund(cost) => {
+                self.tag.refund(cost);
+                self.served = self.served.saturating_sub(cost);
+            }
+        }
+    }
+
     /// A tenant at its cap is parked: none of its waiters is in a ready set.
     pub(super) const fn is_open(&self) -> bool {
         self.in_flight < self.max_in_flight

@@ -2,12 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use tokio::sync::watch;
 
 use super::{Floors, Settings, StartError};
-use crate::admin::{self, AdminToken, Doors, Readiness};
+use crate::admin::{self, AdminToken, CacheSize, Doors, Readiness};
 use crate::store::Store;
 
 /// Builds the API on the floors below it.
@@ -18,7 +19,7 @@ pub(super) fn router(
     listening: [SocketAddr; 2],
     readiness: Readiness,
 ) -> Result<Router, StartError> {
-    let limits = Arc::clone(&floors.limits);
+    let (limits, answers) = (Arc::clone(&floors.limits), Arc::clone(&floors.answers));
     Ok(admin::router(Doors {
         store,
         live: Arc::clone(&floors.live),
@@ -33,6 +34,13 @@ pub(super) fn router(
         hosts: Vec::new(),
         readiness,
         last_used: Arc::new(move |key| limits.last_used(key)),
+        cache_size: Arc::new(move || {
+            let counters = answers.counters(Instant::now());
+            CacheSize {
+                entries: counters.entries,
+                bytes: counters.bytes,
+            }
+        }),
     }))
 }
 

@@ -1,4 +1,4 @@
-//! The embedded SQLite store: configuration and audit log now, ledger later. The only room that knows rusqlite.
+//! The embedded SQLite store: configuration, audit log, ledger. The only room that knows rusqlite.
 //!
 //! # Promises
 //!
@@ -19,13 +19,11 @@
 //! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
 //! | `rows` | catalog ↔ tables; `columns`, `words`, `noun/` one file per noun; `vault` seals |
 //! | `readers` | the threads that answer queries |
+//! | `ledger` | the requests' rows and their roll-ups; `usage` answers questions about them |
 //!
-//! # The seam for the ledger
-//!
-//! `ledger.rs` and `usage.rs` will be files of this room, with tables from their own migration, and need two things that
-//! are private to it: `Store::write` runs a closure in a savepoint of the writer's next transaction and answers once that
-//! is durable; `Store::read` runs one on a reader under a deadline. A ledger that feeds the writer from a thread of its own
-//! waits with `blocking_recv`. Rows of both kinds share commits; a failed batch leaves the other jobs alone.
+//! The ledger reaches the threads by two private ways: [`Store::write`] runs a closure in a savepoint of the writer's next
+//! transaction and answers once that is durable; [`Store::read`] runs one on a reader under a deadline. Rows of both kinds
+//! share commits; a failed batch leaves the other jobs alone.
 
 mod attempt;
 mod audit;

@@ -9,10 +9,12 @@
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
+//! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `limits` | quotas and budgets |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
+mod answers;
 mod balancer;
 mod command_line;
 mod fair_share;

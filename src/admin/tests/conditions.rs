@@ -14,8 +14,11 @@ async fn a_change_meant_for_another_version_is_refused() {
     let house = House::new();
     let id = house.tenant("acme").await;
     assert_eq!(weigh(&house, &id, "\"v1\"").await.expect(200).header("etag"), "\"v2\"");
-    for stale in ["\"v1\"", "W/\"v2\"", "\"v3\", \"v9\"", "v2", "", "\"\""] {
+    for stale in ["\"v1\"", "W/\"v2\"", "\"v3\", \"v9\"", "v2", "\"\""] {
         weigh(&house, &id, stale).await.problem(412, "version_mismatch");
+    }
+    for odd in ["", "2", "{}", "\"v2", "\"v2\";", "\"a\"b\""] {
+        assert_eq!(weigh(&house, &id, odd).await.problem(422, "invalid"), ["If-Match"], "{odd}");
     }
     for fitting in ["\"v9\", \"v2\"", "*", "\"v4\""] {
         weigh(&house, &id, fitting).await.expect(200);

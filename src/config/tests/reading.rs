@@ -51,8 +51,7 @@ mcp_server: []
             "obleth.yaml:10:5: tenants[0].name: is required",
             "obleth.yaml:12:13: tenants[1].weight: must be an integer from 1 to 1000000",
             "obleth.yaml:13:5: tenants[1].weight: is given twice",
-            "obleth.yaml:14:22: tenants[1].budget_cost_usd: must be an amount of dollars, not negative, as a number or decimal text of at \
-             most 12 decimals",
+            "obleth.yaml:14:22: tenants[1].budget_cost_usd: must have at most 12 decimals",
             "obleth.yaml:17:17: tenants[1].keys[0].secret: must be sk_ and 64 lowercase hexadecimal digits",
             "obleth.yaml:20:15: models[0].api_base: link-local addresses are not reachable through the gateway",
             "obleth.yaml:21:13: models[0].engine: must be one of vllm, sglang, llama_cpp, ollama, tgi, openai, other",

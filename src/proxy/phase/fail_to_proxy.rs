@@ -1,5 +1,7 @@
 //! Tells the client how its request ended, if it can still be told.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
@@ -9,19 +11,25 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::super::clockwork::Late;
 use super::super::ctx::RequestCtx;
+use super::super::replay::Home;
 use super::super::rescue::Fault;
-use super::super::{body, replay};
+use super::super::{body, cached, replay};
 use super::request_filter::expects_continue;
 use super::response_filter::sign;
 use crate::llm::Tap;
+
+/// How long the last words to a client may take.
+const HANG_UP: Duration = Duration::from_secs(2);
 
 pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
     if let Some(home) = &ctx.home {
         replay::unwrap(session.as_mut(), home);
     }
     let fault = ctx.fault.take().unwrap_or_else(|| diagnose(error, session, ctx));
+    cached::failed(ctx, &fault);
+    let gone = ctx.home.as_ref().is_some_and(Home::is_gone);
     let mut whole = false;
-    if fault != Fault::ClientGone {
+    if fault != Fault::ClientGone && !gone {
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             whole = end_stream(session, ctx, &fault).await;
         } else {
@@ -42,7 +50,9 @@ fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
     if Late::of(error).is_some() {
         return Fault::UpstreamTimeout;
     }
-    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    // The head may have gone to others only.
+    let shared = ctx.status != 0 && ctx.home.as_ref().is_some_and(Home::is_gone);
+    let begun = shared || session.response_written().is_some_and(|head| !head.status.is_informational());
     match error.esource() {
         ErrorSource::Downstream => match error.etype() {
             ErrorType::InvalidHTTPHeader => Fault::BadRequest("The request's header is not HTTP."),
@@ -66,25 +76,25 @@ fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
 /// The status is out. An event stream ends with an error event and no `[DONE]`; anything else is cut, since a body that
 /// merely stopped would look complete. Returns whether the answer is whole as far as HTTP is concerned: then a client may
 /// use the connection again, and would be hurt by its close.
-async fn end_stream(session: &mut Session, ctx: &mut RequestCtx, fault: &Fault) -> bool {
+async fn end_stream(session: &mut Session, ctx: &RequestCtx, fault: &Fault) -> bool {
     let open = ctx
         .work
         .as_ref()
         .is_some_and(|work| work.answer.event_stream && !work.answer.complete);
-    if open {
-        let end_of_the_last = ctx
-            .work
-            .as_ref()
-            .and_then(|work| work.answer.tap.as_ref())
-            .map_or(&b""[..], Tap::cut);
-        let event = fault.event(ctx.dialect, ctx.shown_id());
-        let last = [end_of_the_last, &event].concat();
-        if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
-            return true;
+    // A client that does not read must not hold what the request has taken.
+    let ended = tokio::time::timeout(HANG_UP, async {
+        if let Some(work) = ctx.work.as_ref().filter(|_| open) {
+            let end_of_the_last = work.answer.tap.as_ref().map_or(work.answer.closing, Tap::cut);
+            let event = fault.event(ctx.dialect, ctx.shown_id());
+            let last = [end_of_the_last, &event].concat();
+            if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
+                return true;
+            }
         }
-    }
-    session.as_mut().shutdown().await;
-    false
+        session.as_mut().shutdown().await;
+        false
+    });
+    ended.await.unwrap_or(false)
 }
 
 /// Answers with a fault: status, headers, body in the client's dialect.

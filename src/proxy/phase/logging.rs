@@ -10,32 +10,58 @@ use tracing::debug;
 
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
-use super::super::{Gateway, ms, replay};
-use crate::metering::{Charge, Outcome, Row, Timing, Tokens, UsageSource};
+use super::super::rescue::Fault;
+use super::super::{Gateway, cached, ms, replay};
+use crate::answers;
+use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
 use crate::upstreams;
 
 pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) {
+    let mut client_left = false;
     if let Some(home) = ctx.home.take() {
         replay::unwrap(session.as_mut(), &home);
+        client_left = home.is_gone();
     }
     fail_point!("proxy::logging");
+    let ended_well = ctx.fault.is_none();
+    match ctx.fault.take() {
+        Some(fault) => {
+            cached::failed(ctx, &fault);
+            ctx.fault = Some(fault);
+        }
+        None => {
+            if let Some(work) = &mut ctx.work {
+                cached::complete(work);
+            }
+            // The answer came whole, but for others.
+            ctx.fault = client_left.then_some(Fault::ClientGone);
+        }
+    }
     let status = ctx
         .fault
         .as_ref()
-        .filter(|_| ctx.status == 0)
-        .map_or(ctx.status, |fault| fault.status());
+        .filter(|fault| ctx.status == 0 || **fault == Fault::ClientGone)
+        .map_or(ctx.status, Fault::status);
     let spent = ctx.work.as_ref().map(|work| spent(work)).unwrap_or_default();
+    let (cache, saved) = (ctx.cache, ctx.saved);
     if let Some(row) = ctx.bill.as_mut().and_then(|bill| bill.row()) {
         row.status = status;
         row.outcome = ctx.fault.as_ref().map_or_else(|| outcome(status), |fault| fault.outcome());
         row.error_code = ctx.fault.as_ref().map(|fault| Cow::Borrowed(fault.code()));
+        row.cache = status_of(cache);
+        row.saved = saved
+            .map(|saved| metering::Saved {
+                tokens: saved.tokens(),
+                cost: saved.cost,
+            })
+            .unwrap_or_default();
         if let Some(work) = &ctx.work {
             complete(row, work, &spent, ctx.born);
         }
     }
     if let Some(work) = &mut ctx.work {
-        settle(gateway, work, spent, &ctx.principal, ctx.fault.is_none());
+        settle(gateway, work, spent, &ctx.principal, ended_well);
     }
     debug!(
         request_id = %ctx.id,
@@ -52,6 +78,16 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
     );
     if let Some(bill) = &mut ctx.bill {
         bill.settle();
+    }
+}
+
+fn status_of(cache: answers::CacheStatus) -> metering::CacheStatus {
+    match cache {
+        answers::CacheStatus::Off => metering::CacheStatus::Off,
+        answers::CacheStatus::Miss => metering::CacheStatus::Miss,
+        answers::CacheStatus::Hit => metering::CacheStatus::Hit,
+        answers::CacheStatus::Coalesced => metering::CacheStatus::Coalesced,
+        answers::CacheStatus::Bypass => metering::CacheStatus::Bypass,
     }
 }
 
@@ -120,7 +156,7 @@ fn complete(row: &mut Row, work: &Work, spent: &Spent, born: Instant) {
 }
 
 /// What the request used: as reported, else as counted.
-fn spent(work: &Work) -> Spent {
+pub(in crate::proxy) fn spent(work: &Work) -> Spent {
     let estimate = estimate::input_tokens(work.parsed.text_bytes);
     let Some(tap) = &work.answer.tap else {
         // No answer, or an error: whether the endpoint read the prompt is not known, and it produced nothing.

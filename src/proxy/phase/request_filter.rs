@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 use super::super::bill::{Bill, Origin};
 use super::super::body;
 use super::super::budget::Hold;
+use super::super::cached;
 use super::super::clockwork::Deadlines;
 use super::super::ctx::{Answer, RequestCtx, Work};
 use super::super::destination::{self, Destination};
@@ -21,7 +22,7 @@ use super::super::lease::{Lease, Spent};
 use super::super::placement::{self, Placement};
 use super::super::replay::Home;
 use super::super::rescue::Fault;
-use super::super::{Gateway, replay, wall_now};
+use super::super::{Gateway, refuse, replay, wall_now};
 use super::fail_to_proxy;
 use crate::admission::{Ask, Refusal};
 use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant, TenantStatus};
@@ -44,6 +45,11 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
         Ok(Verdict::Forward) => Ok(false),
         Ok(Verdict::Answered) => Ok(true),
         Err(fault) => {
+            cached::failed(ctx, &fault);
+            if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+                // An answer from the cache broke off; only an error makes Pingora close the connection.
+                return Err(refuse(ctx, fault));
+            }
             fail_to_proxy::answer(session, ctx, &fault).await;
             ctx.fault = Some(fault);
             Ok(true)
@@ -82,18 +88,27 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
             at: ctx.born_at,
         },
     ));
-    let (work, body) = what(gateway, &catalog, principal, route, session).await?;
-    let work = ctx.work.insert(work);
+    let (work, (body, hold)) = what(gateway, &catalog, principal, route, session).await?;
     if let Some(row) = bill.row() {
         row.model = Arc::from(work.model.name.as_str());
         row.stream = work.parsed.stream;
     }
+    let has_cache = work.model.cache.enabled;
+    ctx.work = Some(work);
+    if has_cache && cached::had_it_already(gateway, session, ctx, &body).await? {
+        return Ok(Verdict::Answered);
+    }
+    let (Some(principal), Some(work)) = (&ctx.principal, &mut ctx.work) else {
+        return Err(Fault::Internal);
+    };
+    let body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &Extras::default());
+    work.body_len = body.len();
     let spent = spend(gateway, principal, work);
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     spent?;
     when(gateway, session, principal, work).await?;
     fail_point!("proxy::request_filter");
-    ctx.home = Some(forward(session, work, body));
+    ctx.home = Some(forward(session, work, (body, hold)));
     Ok(Verdict::Forward)
 }
 
@@ -167,7 +182,6 @@ async fn what(
     }
     let headers = &session.req_header().headers;
     let placement = Placement::of(model, principal.tenant.id, headers, &parsed, &bytes);
-    let bytes = llm::rewrite(&bytes, &parsed, &model.upstream_model, &Extras::default());
     let work = Box::new(Work {
         model: model.clone(),
         parsed,
@@ -175,6 +189,8 @@ async fn what(
         body_len: bytes.len(),
         lease: Lease::default(),
         answer: Answer::default(),
+        leader: None,
+        listened: Duration::ZERO,
     });
     Ok((work, (bytes, hold)))
 }
@@ -232,12 +248,8 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
 
 /// When: a slot by fair share, unless the client leaves or its patience ends.
 async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
-    let patience = session
-        .req_header()
-        .headers
-        .get(PATIENCE)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_millis);
+    // What it has waited for the answer to another counts.
+    let patience = patience(session).map(|patience| patience.saturating_sub(work.listened));
     let ask = Ask {
         tenant: principal.tenant.id,
         key: principal.key.id,
@@ -263,8 +275,14 @@ async fn when(gateway: &Gateway, session: &mut Session, principal: &Principal, w
     Ok(())
 }
 
+/// How long the client is willing to queue, if it said so.
+pub(in crate::proxy) fn patience(session: &Session) -> Option<Duration> {
+    let value = session.req_header().headers.get(PATIENCE)?;
+    value.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}
+
 /// Resolves when the client leaves, or sends what it should not: Pingora does not watch it while a filter waits.
-async fn left(session: &mut ServerSession) -> Fault {
+pub(in crate::proxy) async fn left(session: &mut ServerSession) -> Fault {
     match session.read_body_or_idle(true).await {
         Err(error) if *error.etype() == pingora::ErrorType::ConnectError => Fault::BadRequest("Pipelined requests are not supported."),
         Ok(_) | Err(_) => Fault::ClientGone,
@@ -289,7 +307,11 @@ fn forward(session: &mut Session, work: &Work, (bytes, hold): (Bytes, Hold)) -> 
         idle: Duration::from_secs(u64::from(timeouts.idle_secs)),
         total: Duration::from_secs(u64::from(timeouts.total_secs)),
     };
-    replay::wrap(session.as_mut(), bytes, hold, deadlines)
+    let audience = work.leader.as_ref().map(|leader| {
+        leader.sent();
+        leader.audience()
+    });
+    replay::wrap(session.as_mut(), bytes, hold, deadlines, audience)
 }
 
 /// Answers without an upstream.

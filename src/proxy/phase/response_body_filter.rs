@@ -6,6 +6,7 @@ use bytes::Bytes;
 use fail::fail_point;
 use memchr::memmem;
 
+use super::super::cached;
 use super::super::ctx::{RequestCtx, Work};
 
 /// The most of an error body that is searched for the endpoint's credential; what comes after is not passed on.
@@ -19,18 +20,20 @@ pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut Reque
     work.answer.complete |= end;
     if work.answer.masked.is_some() {
         mask(work, body, end);
-        return;
+    } else if let Some(tap) = &mut work.answer.tap {
+        let piece = tap.feed(body.take().unwrap_or_default(), end);
+        if !piece.is_empty() {
+            *body = Some(piece);
+        }
+        fail_point!("proxy::response_body_filter");
+        let so_far = tap.output_tokens_so_far();
+        work.lease.progress(so_far);
+        if let Some(bill) = &mut ctx.bill {
+            bill.progress(so_far, &work.model.prices);
+        }
     }
-    let Some(tap) = &mut work.answer.tap else { return };
-    let piece = tap.feed(body.take().unwrap_or_default(), end);
-    if !piece.is_empty() {
-        *body = Some(piece);
-    }
-    fail_point!("proxy::response_body_filter");
-    let so_far = tap.output_tokens_so_far();
-    work.lease.progress(so_far);
-    if let Some(bill) = &mut ctx.bill {
-        bill.progress(so_far, &work.model.prices);
+    if work.leader.is_some() {
+        cached::tell(work, body.as_ref(), end);
     }
 }
 

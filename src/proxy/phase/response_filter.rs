@@ -1,6 +1,6 @@
 //! The head of the answer: judged, stripped to an allow-list, and signed with our own headers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
@@ -11,6 +11,7 @@ use pingora_proxy::Session;
 use super::super::ctx::RequestCtx;
 use super::super::rates;
 use super::super::rescue::Fault;
+use crate::answers::{CacheStatus, Head};
 use crate::llm::Tap;
 use crate::upstreams::Outcome;
 
@@ -78,17 +79,9 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
         ours.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))?;
         ours.insert_header("x-accel-buffering", HeaderValue::from_static("no"))?;
     }
-    sign(&mut ours, ctx)?;
     ctx.status = head.status.as_u16();
     if let (Some(work), Some(route)) = (&mut ctx.work, ctx.route) {
         work.answer.event_stream = event_stream;
-        ours.insert_header(
-            "x-obleth-queue-ms",
-            HeaderValue::from(u64::try_from(work.lease.waited().as_millis()).unwrap_or(u64::MAX)),
-        )?;
-        if let Ok(name) = HeaderValue::from_str(&work.model.name) {
-            ours.insert_header("x-obleth-model", name)?;
-        }
         if head.status.is_success() {
             let tap = Tap::new(route, event_stream, work.parsed.injected_usage());
             // An event may be taken out, or an error event put at the end.
@@ -102,8 +95,24 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
         } else if work.lease.chosen().is_some_and(|chosen| chosen.credential().is_some()) {
             work.answer.masked = Some(Vec::new());
         }
+        if let Some(leader) = &work.leader {
+            leader.begin(Head::new(ctx.status, event_stream, &ours.headers));
+        }
+        let waited = work.listened + work.lease.waited();
+        tell(&mut ours, &work.model.name, waited)?;
     }
+    sign(&mut ours, ctx)?;
     *head = ours;
+    Ok(())
+}
+
+/// The headers of every answer that a model gave: how long it was waited for, and which model.
+pub(in crate::proxy) fn tell(head: &mut ResponseHeader, model: &str, waited: Duration) -> Result<()> {
+    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    head.insert_header("x-obleth-queue-ms", HeaderValue::from(waited))?;
+    if let Ok(name) = HeaderValue::from_str(model) {
+        head.insert_header("x-obleth-model", name)?;
+    }
     Ok(())
 }
 
@@ -111,5 +120,8 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
 pub(in crate::proxy) fn sign(head: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
     head.insert_header("x-request-id", ctx.shown_id.clone())?;
     head.insert_header("x-obleth-request-id", ctx.own_id.clone())?;
+    if ctx.cache != CacheStatus::Off {
+        head.insert_header("x-obleth-cache", HeaderValue::from_static(ctx.cache.as_str()))?;
+    }
     ctx.rates.as_ref().map_or(Ok(()), |view| rates::write(head, view))
 }
