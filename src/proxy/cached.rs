@@ -126,10 +126,11 @@ async fn head(session: &mut Session, ctx: &mut RequestCtx, head: &Head, waited: 
         sign(&mut ours, ctx)?;
         session.as_mut().write_response_header(Box::new(ours)).await
     };
-    written.await.map_err(|_: Box<pingora::Error>| Fault::ClientGone)?;
+    written.await.map_err(|_| Fault::ClientGone)?;
     ctx.status = head.status;
     if let Some(work) = &mut ctx.work {
         work.answer.event_stream = head.event_stream;
+        work.answer.first_byte_at = Some(Instant::now());
     }
     Ok(())
 }

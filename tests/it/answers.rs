@@ -73,7 +73,8 @@ impl House {
     async fn crowd(&self, count: usize, stream: bool, extra: &Value) -> JoinSet<(String, u16, String)> {
         let mut crowd = JoinSet::new();
         for _ in 0..count {
-            let request = self.ask(stream, extra);
+            // A connection each: one that ended in an error event is closed, and must not be taken for the next request.
+            let request = self.ask(stream, extra).header("connection", "close");
             crowd.spawn(async move { told(request.send().await.unwrap()).await });
         }
         // Nothing outside shows that a request listens; one that comes late is served all the same.
@@ -372,7 +373,7 @@ async fn what_breaks_off_breaks_off_for_all_and_is_not_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_who_does_not_read_holds_nobody_up() {
-    let house = house(&["--output-tokens", "60000", "--ms-per-token", "0"], json!({})).await;
+    let house = house(&["--output-tokens", "32000", "--ms-per-token", "0"], json!({})).await;
     for slow_leads in [false, true] {
         let extra = json!({ "sim_fault": "delay=500", "seed": u8::from(slow_leads) });
         let body = chat(true, &extra);
@@ -389,7 +390,7 @@ async fn one_who_does_not_read_holds_nobody_up() {
         let start = Instant::now();
         while let Some(answer) = crowd.join_next().await {
             let (_, _, text) = answer.unwrap();
-            assert!(text.len() > 8 << 20 && text.ends_with("[DONE]\n\n"), "{} bytes", text.len());
+            assert!(text.len() > 5 << 20 && text.ends_with("[DONE]\n\n"), "{} bytes", text.len());
         }
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         drop(slow);
@@ -457,11 +458,11 @@ async fn a_model_that_changes_begins_with_an_empty_cache() {
     ] {
         house.answer(false, &json!({})).await;
         assert_eq!(house.answer(false, &json!({})).await.0, "hit");
-        house
+        let model = house
             .gateway
             .manage(Method::PUT, &format!("models/{}", house.model), Some(change.clone()))
             .await;
         let answer = house.answer(false, &json!({})).await;
-        assert_eq!(answer.0, "miss", "{change}: {answer:?}");
+        assert_eq!(answer.0, "miss", "{change}: {answer:?} {model}");
     }
 }

@@ -126,7 +126,7 @@ fn complete(row: &mut Row, work: &Work, spent: &Spent, born: Instant) {
     }
     row.attempts = u32::from(work.answer.attempts);
     row.timing = Timing {
-        queue_ms: whole_ms(work.lease.waited()),
+        queue_ms: whole_ms(work.listened + work.lease.waited()),
         ttft_ms: work.answer.first_byte_at.map(|at| ms(born, at)),
         total_ms: 0,
     };
