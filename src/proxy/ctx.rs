@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::active::Mark;
 use super::bill::Bill;
+use super::coding::Decoder;
 use super::lease::Lease;
 use super::placement::Placement;
 use super::replay::Home;
@@ -83,6 +84,8 @@ pub(super) struct Answer {
     pub(super) first_byte_at: Option<Instant>,
     /// Counts tokens in the body.
     pub(super) tap: Option<Tap>,
+    /// Undoes the coding of a body that came compressed.
+    pub(super) decoder: Option<Decoder>,
     /// Holds an error body back until the endpoint's credential is masked in it.
     pub(super) masked: Option<Vec<u8>>,
     /// Whether the body is an event stream, which can carry an error at its end.

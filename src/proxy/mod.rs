@@ -9,6 +9,7 @@ mod body;
 mod budget;
 mod cached;
 mod clockwork;
+mod coding;
 mod ctx;
 mod destination;
 mod lease;
@@ -121,7 +122,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
-        phase::response_filter::run(session, head, ctx)
+        phase::response_filter::run(session, head, ctx).map_err(|fault| refuse(ctx, fault))
     }
 
     fn response_body_filter(
@@ -131,7 +132,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        phase::response_body_filter::run(body, end_of_stream, ctx);
+        phase::response_body_filter::run(body, end_of_stream, ctx).map_err(|fault| refuse(ctx, fault))?;
         Ok(None)
     }
 

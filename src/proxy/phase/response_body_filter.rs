@@ -8,12 +8,13 @@ use memchr::memmem;
 
 use super::super::cached;
 use super::super::ctx::{RequestCtx, Work};
+use super::super::rescue::Fault;
 
 /// The most of an error body that is searched for the endpoint's credential; what comes after is not passed on.
 const ERROR_BODY_MAX: usize = 1 << 20;
 
-pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCtx) {
-    let Some(work) = &mut ctx.work else { return };
+pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCtx) -> Result<(), Fault> {
+    let Some(work) = &mut ctx.work else { return Ok(()) };
     if work.answer.first_byte_at.is_none() && body.as_ref().is_some_and(|piece| !piece.is_empty()) {
         work.answer.first_byte_at = Some(Instant::now());
     }
@@ -21,7 +22,15 @@ pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut Reque
     if work.answer.masked.is_some() {
         mask(work, body, end);
     } else if let Some(tap) = &mut work.answer.tap {
-        let piece = tap.feed(body.take().unwrap_or_default(), end);
+        let piece = body.take().unwrap_or_default();
+        let piece = match &mut work.answer.decoder {
+            None => tap.feed(piece, end),
+            Some(decoder) => {
+                let plain = decoder.feed(&piece, end).map_err(|()| Fault::UpstreamInterrupted)?;
+                let read = tap.feed(plain, end);
+                if decoder.replaces { read } else { piece }
+            }
+        };
         if !piece.is_empty() {
             *body = Some(piece);
         }
@@ -35,6 +44,7 @@ pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut Reque
     if work.leader.is_some() {
         cached::tell(work, body.as_ref(), end);
     }
+    Ok(())
 }
 
 /// Holds an error body back to its end, and blots out the endpoint's credential should the upstream echo it. The blots

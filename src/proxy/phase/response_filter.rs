@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::super::ctx::RequestCtx;
+use super::super::coding::{Coding, Decoder};
+use super::super::ctx::{RequestCtx, Work};
 use super::super::rates;
 use super::super::rescue::Fault;
 use crate::answers::{CacheStatus, Head};
@@ -21,7 +22,7 @@ const PASSED_BACK: [HeaderName; 14] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
     TRANSFER_ENCODING,
-    http::header::CONTENT_ENCODING,
+    CONTENT_ENCODING,
     http::header::CONTENT_DISPOSITION,
     http::header::CONTENT_LANGUAGE,
     http::header::DATE,
@@ -58,10 +59,33 @@ pub(in crate::proxy) fn judge(head: &ResponseHeader, ctx: &mut RequestCtx) -> Re
 }
 
 /// Writes the head that the client gets.
-pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
+pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
     if head.status.is_informational() {
         return Ok(());
     }
+    if head.status.is_success()
+        && let Some(work) = &mut ctx.work
+    {
+        work.answer.decoder = decoder(head, session, work)?;
+    }
+    write(session, head, ctx).map_err(|_| Fault::Internal)
+}
+
+/// What undoes the coding of an answer that came compressed all the same. Kept answers and those that need changing are
+/// decoded for good.
+fn decoder(head: &ResponseHeader, session: &Session, work: &Work) -> Result<Option<Decoder>, Fault> {
+    let Some(value) = head.headers.get(CONTENT_ENCODING) else {
+        return Ok(None);
+    };
+    let coding = Coding::of(value.as_bytes());
+    let coding = coding.map_err(|()| Fault::UpstreamError("The upstream compressed its answer in a way that was not asked for."))?;
+    Ok(coding.map(|coding| {
+        let accepted = coding.is_accepted(&session.req_header().headers);
+        Decoder::new(coding, !accepted || work.leader.is_some() || work.parsed.injected_usage())
+    }))
+}
+
+fn write(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
     let mut ours = ResponseHeader::build_no_case(head.status, Some(16))?;
     ours.set_version(head.version);
     for name in &PASSED_BACK {
@@ -84,16 +108,19 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
         work.answer.event_stream = event_stream;
         if head.status.is_success() {
             let tap = Tap::new(route, event_stream, work.parsed.injected_usage());
+            let decoded = work.answer.decoder.as_ref().is_some_and(|decoder| decoder.replaces);
+            if decoded {
+                ours.remove_header(&CONTENT_ENCODING);
+            }
             // An event may be taken out, or an error event put at the end.
-            if (event_stream || tap.may_shorten()) && ours.headers.contains_key(CONTENT_LENGTH) {
-                ours.remove_header(&CONTENT_LENGTH);
-                if session.req_header().version == http::Version::HTTP_11 {
-                    ours.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
-                }
+            if event_stream || tap.may_shorten() || decoded {
+                of_unknown_length(&mut ours, session)?;
             }
             work.answer.tap = Some(tap);
         } else if work.lease.chosen().is_some_and(|chosen| chosen.credential().is_some()) {
             work.answer.masked = Some(Vec::new());
+            // What lies beyond the bound is not passed on.
+            of_unknown_length(&mut ours, session)?;
         }
         if let Some(leader) = &work.leader {
             leader.begin(Head::new(ctx.status, event_stream, &ours.headers));
@@ -103,6 +130,14 @@ pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &
     }
     sign(&mut ours, ctx)?;
     *head = ours;
+    Ok(())
+}
+
+/// Takes back the announced length of a body that may change on its way.
+fn of_unknown_length(head: &mut ResponseHeader, session: &Session) -> Result<()> {
+    if head.remove_header(&CONTENT_LENGTH).is_some() && session.req_header().version == http::Version::HTTP_11 {
+        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
     Ok(())
 }
 
