@@ -24,7 +24,7 @@ impl Admission {
     /// next scheduling decision obeys it.
     pub fn apply(&self, catalog: &Catalog) {
         let mut applied = self.applied.lock();
-        let before = applied.catalog.replace(catalog.clone());
+        let before = applied.catalog.clone();
         let before = before.as_ref();
         let applied = &mut *applied;
 
@@ -60,6 +60,8 @@ impl Admission {
             }
         }
         self.directory.store(Arc::new(applied.directory.clone()));
+        // Last: should a step panic, the next call sees all of the difference again.
+        applied.catalog = Some(catalog.clone());
     }
 
     /// Sets a model's cap from outside the catalog: what its endpoints take together, or what was learned from an engine's
@@ -67,7 +69,11 @@ impl Admission {
     /// fair share, and not with a slot in hand at an endpoint.
     pub fn set_model_cap(&self, model: ModelId, cap: Option<u32>) {
         let mut applied = self.applied.lock();
-        applied.learned_caps.insert(model, cap);
+        match cap {
+            Some(_) => applied.learned_caps.insert(model, cap),
+            // Also said of a model that has just been deleted.
+            None => applied.learned_caps.remove(&model),
+        };
         let listed = applied.catalog.as_ref().and_then(|catalog| catalog.models().get(&model)).cloned();
         if let Some(listed) = listed
             && let Some(&handle) = applied.directory.models.get(&model)

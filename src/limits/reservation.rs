@@ -88,10 +88,10 @@ impl Reservation {
     /// Empties both shares, in reverse order. A second call finds nothing to do but would count `actual` again, so only
     /// `settle_at` passes one.
     fn finish(&mut self, actual: Actual, now: Moment, keeps_request: bool) {
-        for (share, account) in [
-            (&mut self.tenant, &self.record.tenant.account),
-            (&mut self.key, &self.record.account),
-        ] {
+        // By the limits now in force: an old one has run on at its old speed, and would charge a changed bucket with that.
+        let records = self.limits.records.load();
+        let record = records.keys.get(&self.record.source.id).unwrap_or(&self.record);
+        for (share, account) in [(&mut self.tenant, &record.tenant.account), (&mut self.key, &record.account)] {
             share.finish(account, actual, keeps_request, now, self.wall);
         }
     }

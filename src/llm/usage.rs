@@ -198,7 +198,11 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(source: 
     Ok(Option::deserialize(source)?.unwrap_or_default())
 }
 
-/// A whole number of tokens; anything else is `None`.
+/// The most tokens that a server is believed to have read or written for one request: a hundred times the longest context
+/// there is. More is a fault of the server's, which must not reach sums that others share.
+const TOKENS_MAX: u64 = 1_000_000_000;
+
+/// A whole number of tokens, at most [`TOKENS_MAX`]; anything else is `None`.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Count(pub(super) Option<u64>);
 
@@ -209,7 +213,7 @@ struct Seconds(Option<Duration>);
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         source.deserialize_any(Lenient).map(|scalar| match scalar {
-            Scalar::Whole(count) => Self(Some(count)),
+            Scalar::Whole(count) => Self(Some(count.min(TOKENS_MAX))),
             Scalar::Broken(_) | Scalar::Other => Self(None),
         })
     }

@@ -6,7 +6,7 @@
 //! `Drop`, so there is nothing here to forget. The row in the ledger is owed longer than anything is held, and has a state
 //! of its own: [`super::bill`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admission::Permit;
 use crate::limits::{Actual, Reservation};
@@ -19,8 +19,10 @@ pub(super) struct Lease {
     reservation: Option<Reservation>,
     permit: Option<Permit>,
     chosen: Option<Chosen>,
-    dispatched: bool,
+    dispatched_at: Option<Instant>,
     waited: Duration,
+    /// The most output there can be.
+    output_max: u64,
     /// What is charged should nobody come to settle.
     seen: Spent,
     prices: Prices,
@@ -37,6 +39,8 @@ pub(super) struct Spent {
     pub(super) output: u64,
     /// Whether the upstream answered 2xx.
     pub(super) answered: bool,
+    /// Whether the answer came to its end.
+    pub(super) complete: bool,
 }
 
 impl Spent {
@@ -53,8 +57,10 @@ impl Spent {
 }
 
 impl Lease {
-    /// Empty => Reserved. `input` is the estimate that is charged should the request end without anybody to settle it.
-    pub(super) fn reserve(&mut self, reservation: Reservation, input: u64, prices: Prices) {
+    /// Empty => Reserved. `input` is the estimate that is charged should the request end without anybody to settle it;
+    /// `output_max` what the client allows.
+    pub(super) fn reserve(&mut self, reservation: Reservation, input: u64, output_max: Option<u64>, prices: Prices) {
+        self.output_max = output_max.unwrap_or(u64::MAX);
         self.reservation = Some(reservation);
         self.seen.input = input;
         self.prices = prices;
@@ -88,7 +94,7 @@ impl Lease {
 
     /// Placed => Dispatched: there is a connection, and from now on an abort is charged.
     pub(super) fn dispatch(&mut self) {
-        self.dispatched = true;
+        self.dispatched_at.get_or_insert_with(Instant::now);
         if let Some(permit) = &mut self.permit {
             permit.dispatched();
         }
@@ -110,16 +116,13 @@ impl Lease {
 
     /// Whether the request went upstream.
     pub(super) fn was_dispatched(&self) -> bool {
-        self.dispatched
+        self.dispatched_at.is_some()
     }
 
     /// Any => Settled, with what really happened. What never went upstream is given back whole: a refusal burns nothing.
     pub(super) fn settle(&mut self, spent: Spent) {
-        let (reservation, permit) = (self.reservation.take(), self.permit.take());
-        self.chosen = None;
-        if !self.dispatched {
-            return;
-        }
+        let (reservation, permit, chosen) = (self.reservation.take(), self.permit.take(), self.chosen.take());
+        let Some(dispatched_at) = self.dispatched_at else { return };
         if let Some(reservation) = reservation {
             let cost = spent.cost(&self.prices).total();
             reservation.settle(Actual {
@@ -128,9 +131,18 @@ impl Lease {
                 cost,
             });
         }
-        if let Some(permit) = permit {
+        let Some(mut permit) = permit else { return };
+        if spent.complete {
             permit.settle(spent.input, spent.output);
+            return;
         }
+        // Broken off. What came out is counted where it streams; an answer that comes in one piece shows nothing until its
+        // end, and is charged to the fair-share clock by the time it held its slot: else whoever leaves just before the
+        // end would get the node for nothing. It teaches the scheduler nothing about how long answers are.
+        let unseen = chosen
+            .map_or(0, |chosen| chosen.tokens_in(dispatched_at.elapsed()))
+            .min(self.output_max);
+        permit.progress(spent.output.max(if spent.output == 0 { unseen } else { 0 }));
     }
 }
 

@@ -211,6 +211,12 @@ impl Chosen {
         Arc::clone(&self.member.endpoint.label)
     }
 
+    /// Output tokens that an answer of this address has after so long, by what was seen of it lately.
+    #[must_use]
+    pub fn tokens_in(&self, time: Duration) -> u64 {
+        self.member.backend.speed.tokens_in(time)
+    }
+
     /// Tells what became of the attempt.
     pub fn outcome(&self, outcome: Outcome) {
         let verdict = self.verdict.load(Ordering::Relaxed);

@@ -41,6 +41,20 @@ impl Speed {
         follow(&self.answer_tokens_milli, tokens.saturating_mul(1000));
     }
 
+    /// Output tokens that an answer has after so long, by the average of whole answers; 0 before there was one.
+    #[must_use]
+    pub fn tokens_in(&self, time: Duration) -> u64 {
+        let answer_us = self.answer_us.load(Ordering::Relaxed);
+        let tokens_milli = u128::from(self.answer_tokens_milli.load(Ordering::Relaxed));
+        let tokens = time
+            .as_micros()
+            .saturating_mul(tokens_milli)
+            .checked_div(u128::from(answer_us))
+            .unwrap_or(0)
+            / 1000;
+        u64::try_from(tokens).unwrap_or(u64::MAX)
+    }
+
     /// Forgets: the server behind the address was replaced or restarted.
     pub fn reset(&self) {
         for average in [&self.first_byte_us, &self.answer_us, &self.answer_tokens_milli] {

@@ -103,8 +103,7 @@ fn settle(gateway: &Gateway, work: &mut Work, spent: Spent, principal: &Option<c
             output_tokens: Some(spent.output),
         });
     }
-    if spent.answered
-        && work.answer.complete
+    if spent.complete
         && let Some(principal) = principal
     {
         let output = spent.output / work.parsed.choices.max(1);
@@ -175,6 +174,7 @@ pub(in crate::proxy) fn spent(work: &Work) -> Spent {
             .and_then(|usage| usage.output())
             .unwrap_or_else(|| tap.output_tokens_so_far()),
         answered: true,
+        complete: work.answer.complete,
     }
 }
 

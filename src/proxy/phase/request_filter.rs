@@ -227,6 +227,7 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
         cached_input: 0,
         output: estimate::output_tokens(work.parsed.max_tokens, learned),
         answered: true,
+        complete: true,
     };
     let ask = limits::Ask {
         input_tokens: input,
@@ -242,7 +243,7 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
         // Deleted between authentication and this step.
         Exceeded::Gone => Fault::InvalidKey,
     })?;
-    work.lease.reserve(reservation, input, prices);
+    work.lease.reserve(reservation, input, work.parsed.max_tokens, prices);
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub(super) fn remembered(connection: &Connection, now: UnixMs) -> rusqlite::Resu
     let (hour, day) = (floor(recent, HOUR_MS), floor(recent, DAY_MS));
     let mut all = Vec::new();
     let mut sums = connection.prepare(
-        "SELECT tenant_id, key_id, dispatched, input_tokens + output_tokens, input_pico, output_pico, request_pico, bucket_ms
+        "SELECT tenant_id, key_id, dispatched, input_tokens, output_tokens, input_pico, output_pico, request_pico, bucket_ms
          FROM rollups WHERE level_ms = ?1 AND grain = ?2 AND bucket_ms >= ?3 AND bucket_ms < ?4 ORDER BY bucket_ms",
     )?;
     for (level, from, to) in [(DAY_MS, i64::MIN, day), (HOUR_MS, day, hour), (MINUTE_MS, hour, recent)] {
@@ -43,7 +43,7 @@ pub(super) fn remembered(connection: &Connection, now: UnixMs) -> rusqlite::Resu
         }
     }
     let mut single = connection.prepare(
-        "SELECT tenant_id, key_id, outcome <> 'rejected' AND cache NOT IN ('hit', 'coalesced'), input_tokens + output_tokens,
+        "SELECT tenant_id, key_id, outcome <> 'rejected' AND cache NOT IN ('hit', 'coalesced'), input_tokens, output_tokens,
                 input_pico, output_pico, request_pico, ts_ms
          FROM ledger WHERE ts_ms >= ?1 ORDER BY ts_ms",
     )?;
@@ -58,8 +58,8 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Remembered> {
         tenant: TenantId::from_bytes(row.get(0)?),
         key: KeyId::from_bytes(row.get(1)?),
         requests: unsigned(row, 2)?,
-        tokens: unsigned(row, 3)?,
-        cost: PicoUsd(picos(row, 4)?.0 + picos(row, 5)?.0 + picos(row, 6)?.0),
-        at: UnixMs(row.get(7)?),
+        tokens: unsigned(row, 3)?.saturating_add(unsigned(row, 4)?),
+        cost: PicoUsd(picos(row, 5)?.0 + picos(row, 6)?.0 + picos(row, 7)?.0),
+        at: UnixMs(row.get(8)?),
     })
 }

@@ -3,7 +3,7 @@
 //! Invariant: **a roll-up is the sum of its rows.** Only a row that was really inserted is added, so a replay adds nothing.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, params};
 
@@ -80,34 +80,39 @@ impl Sums {
 
     /// Adds another's.
     pub fn add(&mut self, other: &Self) {
-        let money = |a: PicoUsd, b: PicoUsd| PicoUsd(a.0 + b.0);
-        self.requests += other.requests;
-        self.errors += other.errors;
-        self.dispatched += other.dispatched;
-        self.input_tokens += other.input_tokens;
-        self.cached_input_tokens += other.cached_input_tokens;
-        self.output_tokens += other.output_tokens;
+        let money = |a: PicoUsd, b: PicoUsd| PicoUsd(a.0.saturating_add(b.0));
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.dispatched = self.dispatched.saturating_add(other.dispatched);
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.cached_input_tokens = self.cached_input_tokens.saturating_add(other.cached_input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
         self.input_cost = money(self.input_cost, other.input_cost);
         self.output_cost = money(self.output_cost, other.output_cost);
         self.request_cost = money(self.request_cost, other.request_cost);
-        self.hits += other.hits;
-        self.misses += other.misses;
-        self.bypasses += other.bypasses;
-        self.coalesced += other.coalesced;
-        self.saved_tokens += other.saved_tokens;
+        self.hits = self.hits.saturating_add(other.hits);
+        self.misses = self.misses.saturating_add(other.misses);
+        self.bypasses = self.bypasses.saturating_add(other.bypasses);
+        self.coalesced = self.coalesced.saturating_add(other.coalesced);
+        self.saved_tokens = self.saved_tokens.saturating_add(other.saved_tokens);
         self.saved_cost = money(self.saved_cost, other.saved_cost);
     }
 
     /// Input and output together.
     #[must_use]
     pub const fn total_tokens(&self) -> u64 {
-        self.input_tokens + self.output_tokens
+        self.input_tokens.saturating_add(self.output_tokens)
     }
 
     /// All parts of the cost together.
     #[must_use]
     pub const fn cost(&self) -> PicoUsd {
-        PicoUsd(self.input_cost.0 + self.output_cost.0 + self.request_cost.0)
+        PicoUsd(
+            self.input_cost
+                .0
+                .saturating_add(self.output_cost.0)
+                .saturating_add(self.request_cost.0),
+        )
     }
 }
 
@@ -239,20 +244,39 @@ impl Finest {
     }
 }
 
-fn add_sums(connection: &Connection, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
-    const UPSERT: &str =
+/// Columns of sums, in the order of the table.
+const SUMS: [&str; 15] = [
+    "requests",
+    "errors",
+    "dispatched",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "input_pico",
+    "output_pico",
+    "request_pico",
+    "hits",
+    "misses",
+    "bypasses",
+    "coalesced",
+    "saved_tokens",
+    "saved_pico",
+];
+
+/// Adds to a cell. A sum that would leave SQLite's integers stays at their end: the sum of two would silently be a float,
+/// which the table refuses, and one row would then hold up the ledger of everybody.
+static ADD_SUMS: LazyLock<String> = LazyLock::new(|| {
+    let sums =
+        SUMS.map(|sum| format!("{sum} = iif({sum} > 9223372036854775807 - excluded.{sum}, 9223372036854775807, {sum} + excluded.{sum})"));
+    format!(
         "INSERT INTO rollups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
-        ON CONFLICT DO UPDATE SET
-            requests = requests + excluded.requests, errors = errors + excluded.errors, dispatched = dispatched + excluded.dispatched,
-            input_tokens = input_tokens + excluded.input_tokens,
-            cached_input_tokens = cached_input_tokens + excluded.cached_input_tokens,
-            output_tokens = output_tokens + excluded.output_tokens,
-            input_pico = input_pico + excluded.input_pico, output_pico = output_pico + excluded.output_pico,
-            request_pico = request_pico + excluded.request_pico,
-            hits = hits + excluded.hits, misses = misses + excluded.misses, bypasses = bypasses + excluded.bypasses,
-            coalesced = coalesced + excluded.coalesced, saved_tokens = saved_tokens + excluded.saved_tokens,
-            saved_pico = saved_pico + excluded.saved_pico";
-    connection.prepare_cached(UPSERT)?.execute(params![
+         ON CONFLICT DO UPDATE SET {}",
+        sums.join(", ")
+    )
+});
+
+fn add_sums(connection: &Connection, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
+    connection.prepare_cached(&ADD_SUMS)?.execute(params![
         cell.level,
         cell.grain as i64,
         cell.bucket,
