@@ -30,12 +30,19 @@ impl Stamps {
     }
 }
 
-/// An entry: a lower bound of its owner's key. Order: by key, then by age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// An entry: a lower bound of its owner's key.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<I> {
     pub(super) key: u64,
     pub(super) stamp: Stamp,
     pub(super) owner: I,
+}
+
+impl<I> Entry<I> {
+    /// Entries are ordered by key, then by age. One wide number compares without a branch.
+    pub(super) fn rank(&self) -> u128 {
+        u128::from(self.key) << 32 | u128::from(self.stamp.0)
+    }
 }
 
 /// A 4-ary min-heap: half the depth of a binary one, and four children share a cache line.
@@ -57,7 +64,7 @@ impl<I> Default for Heap<I> {
 
 const ARITY: usize = 4;
 
-impl<I: Copy + Ord> Heap<I> {
+impl<I: Copy + PartialEq> Heap<I> {
     /// Adds an entry. The owner must keep the stamp.
     pub(super) fn push(&mut self, key: u64, owner: I, stamps: &mut Stamps) -> Stamp {
         let stamp = stamps.next();
@@ -89,7 +96,7 @@ impl<I: Copy + Ord> Heap<I> {
             self.entries
                 .retain(|entry| entry.stamp == stamp || (entry.owner != owner && valid(entry)));
             // Ascending order is a heap.
-            self.entries.sort_unstable();
+            self.entries.sort_unstable_by_key(Entry::rank);
             self.voided = 0;
         }
         stamp
@@ -111,7 +118,7 @@ impl<I: Copy + Ord> Heap<I> {
         let Some(&entry) = self.entries.get(at) else { return };
         while at > 0 {
             let parent = (at - 1) / ARITY;
-            if self.entries[parent] <= entry {
+            if self.entries[parent].rank() <= entry.rank() {
                 break;
             }
             self.entries[at] = self.entries[parent];
@@ -122,19 +129,31 @@ impl<I: Copy + Ord> Heap<I> {
 
     /// Puts `entry` where the one at `at` was, or below.
     fn sink(&mut self, mut at: usize, entry: Entry<I>) {
+        let rank = entry.rank();
         loop {
             let first = at * ARITY + 1;
-            let children = self.entries.get(first..(first + ARITY).min(self.entries.len())).unwrap_or_default();
-            let Some((nth, least)) = children.iter().enumerate().min_by_key(|(_, child)| (child.key, child.stamp)) else {
+            let Some((nth, least)) = least(self.entries.get(first..).unwrap_or_default()) else {
                 break;
             };
-            if entry <= *least {
+            if rank <= least.rank() {
                 break;
             }
-            self.entries[at] = *least;
+            self.entries[at] = least;
             at = first + nth;
         }
         self.entries[at] = entry;
+    }
+}
+
+/// The least of up to four siblings at the front, and which it is.
+fn least<I: Copy>(siblings: &[Entry<I>]) -> Option<(usize, Entry<I>)> {
+    let lesser = |one: (usize, Entry<I>), other: (usize, Entry<I>)| if other.1.rank() < one.1.rank() { other } else { one };
+    match *siblings {
+        [] => None,
+        [a] => Some((0, a)),
+        [a, b] => Some(lesser((0, a), (1, b))),
+        [a, b, c] => Some(lesser(lesser((0, a), (1, b)), (2, c))),
+        [a, b, c, d, ..] => Some(lesser(lesser((0, a), (1, b)), lesser((2, c), (3, d)))),
     }
 }
 
