@@ -55,7 +55,7 @@ impl Scheduler {
         for word in 0..self.backlog.words() {
             for pool in mask::pools(word, self.eligible(word)) {
                 let Some(top) = self.top_branch_by_node(pool) else { continue };
-                if lowest.is_none_or(|(least, _)| top.rank() < least.rank()) {
+                if lowest.as_ref().is_none_or(|(least, _)| top.precedes(least)) {
                     lowest = Some((top, self.branches[top.owner].group));
                 }
             }
@@ -160,7 +160,7 @@ impl Scheduler {
         } = self;
         let lane = &mut lanes[ix];
         let plain = lane.plain.oldest;
-        if lane.by_key.entries().is_empty() {
+        if lane.by_key.is_empty() {
             return plain.is_some().then_some(plain);
         }
         let of_keys = lane.by_key.top(|entry| {
@@ -177,7 +177,7 @@ impl Scheduler {
     /// The newest. Looks through all the lane's keys with caps, which only a lane under overload is asked for.
     fn newest_in(&self, ix: LaneIx) -> Option<TicketIx> {
         let lane = &self.lanes[ix];
-        let of_keys = lane.by_key.entries().iter().filter_map(|entry| {
+        let of_keys = lane.by_key.entries().filter_map(|entry| {
             let queue = &self.queues[entry.owner];
             let ready = queue.entry == entry.stamp && queue.fifo.len > 0 && self.keys[queue.key].is_open();
             ready.then_some(queue.fifo.newest)
