@@ -692,7 +692,7 @@ fn search(mutation: Option<Mutation>, cases: u32) -> Result<(), TestError<Vec<Ac
 
 #[test]
 fn the_scheduler_decides_as_its_twin_allows_whatever_clients_and_operators_do() {
-    if let Err(fault) = search(None, 150) {
+    if let Err(fault) = search(None, 200) {
         panic!("{fault}");
     }
 }
