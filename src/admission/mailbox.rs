@@ -33,7 +33,7 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
-    const BATCH: usize = 16;
+    const BATCH: usize = 4;
 
     /// Calls all.
     pub(super) fn wake(&mut self) {

@@ -9,7 +9,10 @@ pub(super) trait Ix: Copy + Eq {
     /// No index: the end of a list.
     const NONE: Self;
     fn new(at: u32) -> Self;
-    fn at(self) -> usize;
+    fn raw(self) -> u32;
+    fn at(self) -> usize {
+        self.raw() as usize
+    }
     fn is_some(self) -> bool {
         self != Self::NONE
     }
@@ -26,8 +29,8 @@ macro_rules! indices {
             fn new(at: u32) -> Self {
                 Self(at)
             }
-            fn at(self) -> usize {
-                self.0 as usize
+            fn raw(self) -> u32 {
+                self.0
             }
         }
     )*};

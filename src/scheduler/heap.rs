@@ -4,6 +4,10 @@
 //! it surfaces, and sinks then. Whoever leaves a ready set is likewise found out at the top. Hence cancel and completion
 //! never search a heap. The one decrease, by a change of weight, pushes a second entry; the stamp tells the first is void.
 
+use std::marker::PhantomData;
+
+use super::arena::Ix;
+
 /// Names one push among all pushes into all heaps. Zero is none: "not in the heap".
 ///
 /// The owner holds the stamp of its valid entry; any other entry of that owner is void. Stamps also break ties, the earlier
@@ -30,20 +34,44 @@ impl Stamps {
     }
 }
 
-/// An entry: a lower bound of its owner's key. Order: by key, then by age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// An entry: a lower bound of its owner's key. Entries are ordered by key, then by age.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<I> {
     pub(super) key: u64,
     pub(super) stamp: Stamp,
     pub(super) owner: I,
 }
 
+/// An entry as one number, so that a comparison is two instructions and a move is one.
+type Packed = u128;
+
+impl<I: Ix> Entry<I> {
+    fn pack(self) -> Packed {
+        u128::from(self.key) << 64 | u128::from(self.stamp.0) << 32 | u128::from(self.owner.raw())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "takes apart what pack put together")]
+    fn unpack(packed: Packed) -> Self {
+        Self {
+            key: (packed >> 64) as u64,
+            stamp: Stamp((packed >> 32) as u32),
+            owner: I::new(packed as u32),
+        }
+    }
+
+    /// Whether this one comes before another.
+    pub(super) fn precedes(&self, other: &Self) -> bool {
+        (self.key, self.stamp) < (other.key, other.stamp)
+    }
+}
+
 /// A 4-ary min-heap: half the depth of a binary one, and four children share a cache line.
 #[derive(Debug)]
 pub(super) struct Heap<I> {
-    entries: Vec<Entry<I>>,
+    entries: Vec<Packed>,
     /// Entries that [`push_lower`](Self::push_lower) made void since the last purge.
     voided: usize,
+    owners: PhantomData<I>,
 }
 
 impl<I> Default for Heap<I> {
@@ -51,17 +79,18 @@ impl<I> Default for Heap<I> {
         Self {
             entries: Vec::new(),
             voided: 0,
+            owners: PhantomData,
         }
     }
 }
 
 const ARITY: usize = 4;
 
-impl<I: Copy + Ord> Heap<I> {
+impl<I: Ix> Heap<I> {
     /// Adds an entry. The owner must keep the stamp.
     pub(super) fn push(&mut self, key: u64, owner: I, stamps: &mut Stamps) -> Stamp {
         let stamp = stamps.next();
-        self.entries.push(Entry { key, stamp, owner });
+        self.entries.push(Entry { key, stamp, owner }.pack());
         self.rise(self.entries.len() - 1);
         stamp
     }
@@ -71,10 +100,10 @@ impl<I: Copy + Ord> Heap<I> {
     /// Amortised O(log n): each entry sinks or leaves once per charge or departure of its owner.
     pub(super) fn top(&mut self, mut truth: impl FnMut(&Entry<I>) -> Option<u64>) -> Option<Entry<I>> {
         loop {
-            let top = *self.entries.first()?;
+            let top = Entry::unpack(*self.entries.first()?);
             match truth(&top) {
                 None => self.pop(),
-                Some(key) if key > top.key => self.sink(0, Entry { key, ..top }),
+                Some(key) if key > top.key => self.sink(Entry { key, ..top }.pack()),
                 Some(_) => return Some(top),
             }
         }
@@ -86,8 +115,10 @@ impl<I: Copy + Ord> Heap<I> {
         let stamp = self.push(key, owner, stamps);
         self.voided += 1;
         if self.voided * 2 > self.entries.len() {
-            self.entries
-                .retain(|entry| entry.stamp == stamp || (entry.owner != owner && valid(entry)));
+            self.entries.retain(|packed| {
+                let entry = Entry::unpack(*packed);
+                entry.stamp == stamp || (entry.owner != owner && valid(&entry))
+            });
             // Ascending order is a heap.
             self.entries.sort_unstable();
             self.voided = 0;
@@ -95,15 +126,20 @@ impl<I: Copy + Ord> Heap<I> {
         stamp
     }
 
-    pub(super) fn entries(&self) -> &[Entry<I>] {
-        &self.entries
+    pub(super) const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries, void ones too, in no order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<I>> {
+        self.entries.iter().map(|packed| Entry::unpack(*packed))
     }
 
     fn pop(&mut self) {
         if let Some(last) = self.entries.pop()
             && !self.entries.is_empty()
         {
-            self.sink(0, last);
+            self.sink(last);
         }
     }
 
@@ -120,26 +156,39 @@ impl<I: Copy + Ord> Heap<I> {
         self.entries[at] = entry;
     }
 
-    /// Puts `entry` where the one at `at` was, or below.
-    fn sink(&mut self, mut at: usize, entry: Entry<I>) {
+    /// Puts `entry` in the place of the top, or below.
+    fn sink(&mut self, entry: Packed) {
+        let mut at = 0;
         loop {
             let first = at * ARITY + 1;
-            let children = self.entries.get(first..(first + ARITY).min(self.entries.len())).unwrap_or_default();
-            let Some((nth, least)) = children.iter().enumerate().min_by_key(|(_, child)| (child.key, child.stamp)) else {
+            let Some((nth, least)) = least(self.entries.get(first..).unwrap_or_default()) else {
                 break;
             };
-            if entry <= *least {
+            if entry <= least {
                 break;
             }
-            self.entries[at] = *least;
+            self.entries[at] = least;
             at = first + nth;
         }
         self.entries[at] = entry;
     }
 }
 
+/// The least of up to four siblings at the front, and which it is.
+fn least(siblings: &[Packed]) -> Option<(usize, Packed)> {
+    let lesser = |one: (usize, Packed), other: (usize, Packed)| if other.1 < one.1 { other } else { one };
+    match *siblings {
+        [] => None,
+        [a] => Some((0, a)),
+        [a, b] => Some(lesser((0, a), (1, b))),
+        [a, b, c] => Some(lesser(lesser((0, a), (1, b)), (2, c))),
+        [a, b, c, d, ..] => Some(lesser(lesser((0, a), (1, b)), lesser((2, c), (3, d)))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::arena::LaneIx;
     use super::*;
 
     #[test]
@@ -147,13 +196,15 @@ mod tests {
         let mut stamps = Stamps::default();
         let mut heap = Heap::default();
         let mut truth: Vec<u64> = (0..500_u64).map(|i| i * 7919 % 1009).collect();
-        let mut stamped: Vec<Stamp> = (0..500_u32).map(|i| heap.push(truth[i as usize], i, &mut stamps)).collect();
+        let mut stamped: Vec<Stamp> = (0..500_u32)
+            .map(|i| heap.push(truth[i as usize], LaneIx::new(i), &mut stamps))
+            .collect();
         for round in 0..5000_u64 {
-            let known = |entry: &Entry<u32>| (stamped[entry.owner as usize] == entry.stamp).then(|| truth[entry.owner as usize]);
+            let known = |entry: &Entry<LaneIx>| (stamped[entry.owner.at()] == entry.stamp).then(|| truth[entry.owner.at()]);
             let top = heap.top(known).unwrap();
             let least = (0..500).filter(|i| stamped[*i].is_some()).map(|i| truth[i]).min().unwrap();
             assert_eq!(top.key, least, "round {round}");
-            let owner = top.owner as usize;
+            let owner = top.owner.at();
             match round % 11 {
                 10 => stamped[owner] = Stamp::NONE,
                 _ => truth[owner] += 1 + round * 31 % 97,
@@ -165,13 +216,11 @@ mod tests {
     fn ties_go_to_the_earlier_push() {
         let mut stamps = Stamps::default();
         let mut heap = Heap::default();
-        let mut stamped: Vec<Stamp> = (0..50_u32).map(|i| heap.push(7, i, &mut stamps)).collect();
-        for i in 0..50 {
-            let top = heap
-                .top(|entry| (stamped[entry.owner as usize] == entry.stamp).then_some(7))
-                .unwrap();
-            assert_eq!(top.owner, i);
-            stamped[i as usize] = Stamp::NONE;
+        let mut stamped: Vec<Stamp> = (0..50_u32).map(|i| heap.push(7, LaneIx::new(i), &mut stamps)).collect();
+        for i in 0..50_usize {
+            let top = heap.top(|entry| (stamped[entry.owner.at()] == entry.stamp).then_some(7)).unwrap();
+            assert_eq!(top.owner.at(), i);
+            stamped[i] = Stamp::NONE;
         }
     }
 
@@ -179,16 +228,18 @@ mod tests {
     fn keys_lowered_again_and_again_cost_no_memory() {
         let mut stamps = Stamps::default();
         let mut heap = Heap::default();
-        let other = heap.push(3, 1_u32, &mut stamps);
-        let mut valid = heap.push(2000, 0, &mut stamps);
+        let other = heap.push(3, LaneIx::new(1), &mut stamps);
+        let mut valid = heap.push(2000, LaneIx::new(0), &mut stamps);
         for key in (5..1000_u64).rev() {
-            valid = heap.push_lower(key, 0, &mut stamps, |entry| entry.stamp == valid || entry.stamp == other);
-            assert!(heap.entries().len() <= 5);
+            valid = heap.push_lower(key, LaneIx::new(0), &mut stamps, |entry| {
+                entry.stamp == valid || entry.stamp == other
+            });
+            assert!(heap.entries().count() <= 5);
         }
-        let order: Vec<u32> = std::iter::from_fn(|| {
+        let order: Vec<usize> = std::iter::from_fn(|| {
             let top = heap.top(|entry| (entry.stamp == valid || entry.stamp == other).then_some(entry.key))?;
             heap.pop();
-            Some(top.owner)
+            Some(top.owner.at())
         })
         .collect();
         assert_eq!(order, [1, 0]);

@@ -15,7 +15,8 @@ impl Scheduler {
             1 => {
                 let pool = self.only_eligible()?;
                 if pool == self.shared {
-                    self.pick_by_node()?
+                    let branch = self.top_branch_by_node(pool)?;
+                    self.top_lane_by_node(branch.owner)?.owner
                 } else {
                     self.pick_by_model(pool)?
                 }
@@ -47,14 +48,14 @@ impl Scheduler {
         (0..self.backlog.words()).find_map(|word| mask::pools(word, self.eligible(word)).next())
     }
 
-    /// (b) and (c) on the node clock: the lowest group over all eligible pools, in it the lowest tenant. Ties go to whom
+    /// (b) and (c) on the node clock: the lowest group over several eligible pools, in it the lowest tenant. Ties go to whom
     /// became ready first, among lanes of one tenant to the oldest waiter.
     fn pick_by_node(&mut self) -> Option<LaneIx> {
         let mut lowest: Option<(Entry<BranchIx>, GroupIx)> = None;
         for word in 0..self.backlog.words() {
             for pool in mask::pools(word, self.eligible(word)) {
                 let Some(top) = self.top_branch_by_node(pool) else { continue };
-                if lowest.is_none_or(|(least, _)| (top.key, top.stamp) < (least.key, least.stamp)) {
+                if lowest.as_ref().is_none_or(|(least, _)| top.precedes(least)) {
                     lowest = Some((top, self.branches[top.owner].group));
                 }
             }
@@ -135,14 +136,14 @@ impl Scheduler {
     /// give up.
     fn next_in(&mut self, ix: LaneIx) -> Option<TicketIx> {
         let oldest = self.oldest_in(ix)?;
-        let waited = self.now.since(self.tickets[oldest].since);
+        let overdue_at = self.tickets[oldest].since.after(self.settings.overload_wait);
         let lane = &mut self.lanes[ix];
-        if waited < self.settings.overload_wait {
+        if self.now < overdue_at {
             lane.overdue_since = None;
             return Some(oldest);
         }
         let since = *lane.overdue_since.get_or_insert(self.now);
-        if self.now.since(since) < self.settings.overload_interval {
+        if self.now < since.after(self.settings.overload_interval) {
             return Some(oldest);
         }
         self.newest_in(ix)
@@ -159,6 +160,9 @@ impl Scheduler {
         } = self;
         let lane = &mut lanes[ix];
         let plain = lane.plain.oldest;
+        if lane.by_key.is_empty() {
+            return plain.is_some().then_some(plain);
+        }
         let of_keys = lane.by_key.top(|entry| {
             let queue = &mut queues[entry.owner];
             let held = hold(&mut queue.entry, entry, queue.fifo.len > 0 && keys[queue.key].is_open());
@@ -173,7 +177,7 @@ impl Scheduler {
     /// The newest. Looks through all the lane's keys with caps, which only a lane under overload is asked for.
     fn newest_in(&self, ix: LaneIx) -> Option<TicketIx> {
         let lane = &self.lanes[ix];
-        let of_keys = lane.by_key.entries().iter().filter_map(|entry| {
+        let of_keys = lane.by_key.entries().filter_map(|entry| {
             let queue = &self.queues[entry.owner];
             let ready = queue.entry == entry.stamp && queue.fifo.len > 0 && self.keys[queue.key].is_open();
             ready.then_some(queue.fifo.newest)

@@ -5,7 +5,7 @@ use super::arena::{BranchIx, GroupIx, Ix, KeyIx, LaneIx, PoolIx, QueueIx, Tenant
 use super::heap::{Heap, Stamp};
 use super::tag::Tag;
 use super::ticket::{Fifo, Ticket};
-use super::tree::{Branch, Clock, KeyQueue, Lane, UNLIMITED};
+use super::tree::{Branch, Clock, Group, KeyQueue, Lane, Node, Tenant, UNLIMITED};
 
 impl Scheduler {
     /// Appends a waiter to the list it belongs in.
@@ -43,7 +43,8 @@ impl Scheduler {
 
     /// R3 for a request that runs at once.
     pub(super) fn activate_for_fast_path(&mut self, tenant: TenantIx, pool: PoolIx) {
-        self.activate_tenant(tenant);
+        let payer = &mut self.tenants[tenant];
+        activate(&self.node, &mut self.groups[payer.group], payer);
         if pool != self.shared {
             let lane = self.lane_for(tenant, pool);
             self.activate_lane(lane);
@@ -113,54 +114,60 @@ impl Scheduler {
         }
     }
 
-    /// So many more of the lane's waiters are ready.
+    /// So many more of the lane's waiters are ready: whoever had none is activated (R3), and listed where it is not.
     pub(super) fn show(&mut self, ix: LaneIx, waiters: u32) {
         if waiters == 0 {
             return;
         }
-        let Lane { tenant, pool, branch, .. } = self.lanes[ix];
-        let group = self.tenants[tenant].group;
-        self.activate_tenant(tenant);
-        if pool != self.shared {
+        if self.lanes[ix].pool != self.shared {
             self.activate_lane(ix);
         }
-        self.lanes[ix].ready += waiters;
-        self.branches[branch].ready += waiters;
-        self.tenants[tenant].ready += waiters;
-        self.groups[group].ready += waiters;
-        self.pools[pool].ready += waiters;
-        if self.pools[pool].ready == waiters {
-            self.backlog.set(pool, true);
+        let lane = &mut self.lanes[ix];
+        let tenant = &mut self.tenants[lane.tenant];
+        let group = &mut self.groups[tenant.group];
+        let branch = &mut self.branches[lane.branch];
+        let pool = &mut self.pools[lane.pool];
+        activate(&self.node, group, tenant);
+        lane.ready += waiters;
+        branch.ready += waiters;
+        tenant.ready += waiters;
+        group.ready += waiters;
+        pool.ready += waiters;
+        if pool.ready == waiters {
+            self.backlog.set(lane.pool, true);
         }
-        self.enlist(ix);
+        if !lane.node_entry.is_some() {
+            lane.node_entry = branch.by_node.push(tenant.tag.start, ix, &mut self.stamps);
+        }
+        if !branch.node_entry.is_some() {
+            branch.node_entry = pool.by_node.push(group.tag.start, lane.branch, &mut self.stamps);
+        }
+        if lane.pool == self.shared {
+            return;
+        }
+        if !lane.model_entry.is_some() {
+            lane.model_entry = branch.by_model.push(lane.tag.start, ix, &mut self.stamps);
+        }
+        if !branch.model_entry.is_some() {
+            branch.model_entry = pool.by_model.push(branch.tag.start, lane.branch, &mut self.stamps);
+        }
     }
 
-    /// So many fewer.
+    /// So many fewer. Heap entries stay.
     pub(super) fn hide(&mut self, ix: LaneIx, waiters: u32) {
         if waiters == 0 {
             return;
         }
-        let Lane { tenant, pool, branch, .. } = self.lanes[ix];
-        let group = self.tenants[tenant].group;
-        self.lanes[ix].ready -= waiters;
-        self.branches[branch].ready -= waiters;
-        self.tenants[tenant].ready -= waiters;
-        self.groups[group].ready -= waiters;
-        self.pools[pool].ready -= waiters;
-        if self.pools[pool].ready == 0 {
-            self.backlog.set(pool, false);
-        }
-    }
-
-    /// R3 on the node clock: whoever had no ready waiter starts no lower than the clock, less the burst.
-    fn activate_tenant(&mut self, ix: TenantIx) {
-        let tenant = &mut self.tenants[ix];
-        let group = &mut self.groups[tenant.group];
-        if group.ready == 0 {
-            group.tag.activate(self.node.clock.v, 0);
-        }
-        if tenant.ready == 0 {
-            tenant.tag.activate(group.clock.v, tenant.burst);
+        let lane = &mut self.lanes[ix];
+        let tenant = &mut self.tenants[lane.tenant];
+        let pool = &mut self.pools[lane.pool];
+        lane.ready -= waiters;
+        self.branches[lane.branch].ready -= waiters;
+        tenant.ready -= waiters;
+        self.groups[tenant.group].ready -= waiters;
+        pool.ready -= waiters;
+        if pool.ready == 0 {
+            self.backlog.set(lane.pool, false);
         }
     }
 
@@ -173,30 +180,6 @@ impl Scheduler {
         }
         if lane.ready == 0 {
             lane.tag.activate(branch.clock.v, self.tenants[lane.tenant].burst);
-        }
-    }
-
-    /// Puts a lane and its branch into the heaps they are not in.
-    fn enlist(&mut self, ix: LaneIx) {
-        let lane = &mut self.lanes[ix];
-        let branch = &mut self.branches[lane.branch];
-        let pool = &mut self.pools[lane.pool];
-        if !lane.node_entry.is_some() {
-            let key = self.tenants[lane.tenant].tag.start;
-            lane.node_entry = branch.by_node.push(key, ix, &mut self.stamps);
-        }
-        if !branch.node_entry.is_some() {
-            let key = self.groups[branch.group].tag.start;
-            branch.node_entry = pool.by_node.push(key, lane.branch, &mut self.stamps);
-        }
-        if lane.pool == self.shared {
-            return;
-        }
-        if !lane.model_entry.is_some() {
-            lane.model_entry = branch.by_model.push(lane.tag.start, ix, &mut self.stamps);
-        }
-        if !branch.model_entry.is_some() {
-            branch.model_entry = pool.by_model.push(branch.tag.start, lane.branch, &mut self.stamps);
         }
     }
 
@@ -307,5 +290,15 @@ impl Scheduler {
         self.lanes[lane].first_queue = queue;
         self.keys[key].first_queue = queue;
         queue
+    }
+}
+
+/// R3 on the node clock: whoever had no ready waiter starts no lower than the clock, less the burst.
+fn activate(node: &Node, group: &mut Group, tenant: &mut Tenant) {
+    if group.ready == 0 {
+        group.tag.activate(node.clock.v, 0);
+    }
+    if tenant.ready == 0 {
+        tenant.tag.activate(group.clock.v, tenant.burst);
     }
 }

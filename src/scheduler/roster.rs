@@ -352,6 +352,11 @@ impl Scheduler {
         });
         for &waiter in &waiters {
             self.unlink(waiter);
+            // The list may get an older waiter at its head than the one it is listed by.
+            let queue = self.tickets[waiter].queue;
+            if queue.is_some() {
+                self.queues[queue].entry = Stamp::NONE;
+            }
         }
         self.models[ix].pool = to;
         let slots = self.models[ix].in_flight;

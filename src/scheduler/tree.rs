@@ -210,8 +210,8 @@ pub(super) struct Backlog {
     /// Since when somebody waits without a pause.
     pub(super) since: Moment,
     granted_at: Moment,
-    /// Smoothed time from one grant to the next.
-    gap: Duration,
+    /// Smoothed time from one grant to the next, in nanoseconds.
+    gap_ns: u64,
     /// Two marks, 30 s apart or more, of what had been served when. The older is the index's beginning.
     pub(super) earlier: Mark,
     later: Mark,
@@ -239,10 +239,13 @@ impl Backlog {
 
     /// A waiter was granted.
     pub(super) fn granted(&mut self, now: Moment, served: Cost) {
-        let gap = now.since(self.granted_at);
+        let gap_ns = now.nanos_since(self.granted_at);
         self.granted_at = now;
-        self.gap = if self.gap.is_zero() { gap } else { (self.gap * 7 + gap) / 8 };
-        if now.since(self.later.at) >= Self::MARK_EVERY {
+        self.gap_ns = match self.gap_ns {
+            0 => gap_ns,
+            smoothed => smoothed - smoothed / 8 + gap_ns / 8,
+        };
+        if now >= self.later.at.after(Self::MARK_EVERY) {
             self.earlier = self.later;
             self.later = Mark { at: now, served };
         }
@@ -251,11 +254,11 @@ impl Backlog {
     /// R12: how long `queued` requests take at the present rate, from 1 s to `longest`. A queue that has stood still for
     /// longer than its usual gap is judged by the standstill.
     pub(super) fn drains_in(&self, queued: u32, now: Moment, longest: Duration) -> Duration {
-        let per_request = match queued {
-            0 => self.gap,
-            _ => self.gap.max(now.since(self.granted_at)),
+        let per_request_ns = match queued {
+            0 => self.gap_ns,
+            _ => self.gap_ns.max(now.nanos_since(self.granted_at)),
         };
-        per_request
+        Duration::from_nanos(per_request_ns)
             .saturating_mul(queued.max(1))
             .clamp(Duration::from_secs(1), longest.max(Duration::from_secs(1)))
     }

@@ -438,3 +438,28 @@ fn deadlines_beyond_a_turn_of_the_wheel_keep_their_time() {
     let all_at_once: Vec<(u32, u64)> = (1..=12).map(|n| (n, 5_000_000)).collect();
     assert_eq!(expired_at(&[5_000_000]), all_at_once);
 }
+
+/// The twin found this one: the list of a key with a cap stood in its lane's heap by a younger waiter than the one that the
+/// model brought along.
+#[test]
+fn a_model_that_loses_its_cap_brings_its_waiters_in_the_order_they_came() {
+    let mut scheduler = with_slots(0);
+    let group = group(&mut scheduler, "default", 100);
+    let tenant = tenant(&mut scheduler, &terms(group, 100));
+    let key = scheduler.add_key(tenant, Some(9));
+    let model = scheduler.add_model(ModelId::mint(), 100, Some(1));
+    let with_key = |owner| Request {
+        key,
+        ..request(tenant, owner)
+    };
+    let to_model = Request {
+        model: Some(model),
+        ..with_key(0)
+    };
+    queued(scheduler.enter(&to_model, at_ms(0)));
+    queued(scheduler.enter(&request(tenant, 1), at_ms(0)));
+    queued(scheduler.enter(&with_key(2), at_ms(0)));
+    scheduler.set_model(model, 100, None);
+    scheduler.set_max_in_flight(3);
+    assert_eq!(owners(&events(&mut scheduler)), [0, 1, 2]);
+}

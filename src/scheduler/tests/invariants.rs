@@ -630,7 +630,6 @@ impl Pair {
             let held = branch
                 .by_node
                 .entries()
-                .iter()
                 .find(|entry| entry.owner == ix && entry.stamp == lane.node_entry);
             ensure!(
                 held.is_some_and(|entry| entry.key <= tag),
@@ -640,7 +639,6 @@ impl Pair {
                 let held = branch
                     .by_model
                     .entries()
-                    .iter()
                     .find(|entry| entry.owner == ix && entry.stamp == lane.model_entry);
                 ensure!(
                     held.is_some_and(|entry| entry.key <= lane.tag.start),
@@ -653,7 +651,6 @@ impl Pair {
                 let Some(entry) = pool
                     .by_node
                     .entries()
-                    .iter()
                     .find(|entry| entry.owner == ix && entry.stamp == branch.node_entry)
                 else {
                     continue;
@@ -695,7 +692,7 @@ fn search(mutation: Option<Mutation>, cases: u32) -> Result<(), TestError<Vec<Ac
 
 #[test]
 fn the_scheduler_decides_as_its_twin_allows_whatever_clients_and_operators_do() {
-    if let Err(fault) = search(None, 150) {
+    if let Err(fault) = search(None, 200) {
         panic!("{fault}");
     }
 }
