@@ -99,7 +99,11 @@ async fn replay(session: &mut Session, ctx: &mut RequestCtx, stored: &Stored) ->
     let age = stored.born.elapsed().as_secs();
     head(session, ctx, &stored.head, Duration::ZERO, Some(age)).await?;
     for piece in stored.pieces() {
-        session.as_mut().write_response_body(piece, false).await.map_err(|_| Fault::ClientGone)?;
+        session
+            .as_mut()
+            .write_response_body(piece, false)
+            .await
+            .map_err(|_| Fault::ClientGone)?;
     }
     finish(session).await
 }
@@ -173,7 +177,11 @@ async fn follow(session: &mut Session, ctx: &mut RequestCtx, mut follower: Follo
             head(session, ctx, &first, began.elapsed(), None).await?;
         }
         for piece in pieces {
-            session.as_mut().write_response_body(piece, false).await.map_err(|_| Fault::ClientGone)?;
+            session
+                .as_mut()
+                .write_response_body(piece, false)
+                .await
+                .map_err(|_| Fault::ClientGone)?;
         }
         match end {
             None => {}

@@ -406,7 +406,10 @@ async fn a_client_says_what_it_wants_of_the_cache() {
     };
     let (cache, status, body) = ask("only-if-cached").await;
     assert_eq!((cache.as_str(), status), ("miss", 504));
-    assert!(body.contains("\"not_cached\"") && body.contains("service_unavailable_error"), "{body}");
+    assert!(
+        body.contains("\"not_cached\"") && body.contains("service_unavailable_error"),
+        "{body}"
+    );
     assert_eq!(house.asked().await, 0);
     assert_eq!(ask("no-store").await.0, "bypass");
     assert_eq!(ask("only-if-cached").await.1, 504, "nothing was kept");

@@ -276,7 +276,9 @@ async fn of_a_crowd_exactly_one_leads_and_all_get_the_same() {
                     Turn::Follow(mut follower) => {
                         let mut body = Vec::new();
                         loop {
-                            let Heard::Step(step) = follower.next().await else { panic!("nobody failed") };
+                            let Heard::Step(step) = follower.next().await else {
+                                panic!("nobody failed")
+                            };
                             body.extend(step.pieces.concat());
                             if step.end.is_some() {
                                 break;

@@ -13,8 +13,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use super::*;
 use crate::cache::Directives;
 use crate::catalog::{
-    Budget, CachePolicy, CacheScope, DEFAULT_GROUP, Engine, LoadBalancing, ModelCapacity, ModelType, Prices, Protocol, Provenance, Supports, Tenant,
-    TenantStatus, Timeouts, Tls,
+    Budget, CachePolicy, CacheScope, DEFAULT_GROUP, Engine, LoadBalancing, ModelCapacity, ModelType, Prices, Protocol, Provenance,
+    Supports, Tenant, TenantStatus, Timeouts, Tls,
 };
 use crate::llm::{self, Parsed, Route};
 use crate::units::{PicoUsd, Weight};
