@@ -207,7 +207,8 @@ impl AutoCapacity {
     fn cut(&mut self, in_flight: f64, excess: f64, rules: &Rules) {
         let base = self.limit.min(in_flight).max(1.0);
         let share = (excess / base).clamp(rules.cut_min / 100.0, rules.cut_max / 100.0);
-        self.limit = base * (1.0 - share);
+        // Where few of the requests are ours, neither is the queue: others' load alone must not end ours at one stroke.
+        self.limit = (base * (1.0 - share)).max(self.limit * (1.0 - rules.cut_max / 100.0));
         self.start_over();
     }
 

@@ -14,6 +14,8 @@ use crate::catalog::ModelCapacity;
 pub(super) struct Capacity {
     configured: ModelCapacity,
     learned: Option<AutoCapacity>,
+    /// When the oldest of the scrapes that were last judged was made: none is judged twice.
+    judged: Option<Instant>,
 }
 
 impl Capacity {
@@ -62,15 +64,22 @@ impl Inner {
         if self.capacity.learned.is_none() {
             return;
         }
-        let seen = self.seen(in_flight);
+        let (seen, made) = match self.seen(in_flight) {
+            Some((seen, made)) => (Some(seen), made),
+            None => (None, None),
+        };
+        if made.is_some() && made <= self.capacity.judged {
+            return;
+        }
         if let Some(learned) = &mut self.capacity.learned {
             learned.step(now, seen.as_ref(), &settings.auto_capacity);
+            self.capacity.judged = made;
         }
     }
 
     /// What the usable engines of the lowest priority say together; `None` when one of them has fallen silent, or none says
-    /// anything.
-    fn seen(&self, in_flight: u32) -> Option<Seen> {
+    /// anything. With it, when the oldest scrape in it was made.
+    fn seen(&self, in_flight: u32) -> Option<(Seen, Option<Instant>)> {
         let priority = self.usable_sites().map(|site| site.endpoint.plan.priority).min()?;
         let sites = self.usable_sites().filter(|site| site.endpoint.plan.priority == priority);
         let entries: Vec<&Entry> = sites.flat_map(|site| &site.entries).filter(|entry| entry.health.usable()).collect();
@@ -83,13 +92,15 @@ impl Inner {
             return None;
         }
         let token_time = mean_token_time(&entries);
-        (scraped || token_time.is_some()).then_some(Seen {
+        let made = entries.iter().filter_map(|entry| entry.signals.as_ref()).map(|(at, _)| *at).min();
+        let seen = Seen {
             addresses,
             in_flight,
             waiting,
             running,
             token_time,
-        })
+        };
+        (scraped || token_time.is_some()).then_some((seen, made))
     }
 }
 

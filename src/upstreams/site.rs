@@ -119,7 +119,7 @@ impl Site {
     /// Takes the addresses over that the egress rules allow: known ones stay as they are, missing ones drain.
     ///
     /// # Errors
-    /// The refusal's words when not one is allowed.
+    /// The refusal's words when not one is allowed; then all stay as they are.
     pub(super) fn set_addresses(
         &mut self,
         addresses: &[SocketAddr],
@@ -136,6 +136,11 @@ impl Site {
                 Err(refusal) => refused = Some(refusal),
             }
         }
+        match (wanted.is_empty(), refused) {
+            (true, Some(refusal)) => return Err(format!("address refused: {refusal}").into()),
+            (true, None) => return Err("the name has no address".into()),
+            (false, _) => {}
+        }
         let mut before = std::mem::take(&mut self.entries);
         for addr in &wanted {
             let known = before.iter().position(|entry| entry.backend.addr == *addr);
@@ -144,11 +149,7 @@ impl Site {
                 None => Entry::new(&self.endpoint.label, *addr, slot(), now),
             });
         }
-        match (wanted.is_empty(), refused) {
-            (true, Some(refusal)) => Err(format!("address refused: {refusal}").into()),
-            (true, None) => Err("the name has no address".into()),
-            (false, _) => Ok(()),
-        }
+        Ok(())
     }
 
     /// A lookup came back. A name that no longer answers keeps its addresses for `stale_max`.

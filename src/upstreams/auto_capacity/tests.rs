@@ -254,6 +254,23 @@ fn a_queue_cuts_and_the_cut_is_given_time_to_show() {
 }
 
 #[test]
+fn a_queue_of_others_does_not_end_our_share_at_one_stroke() {
+    let rules = Rules::default();
+    let mut auto = AutoCapacity {
+        limit: 100.0,
+        ..AutoCapacity::new(&rules)
+    };
+    let flooded = Seen {
+        addresses: 1,
+        in_flight: 0,
+        waiting: Some(500.0),
+        running: Some(50.0),
+        token_time: None,
+    };
+    assert_eq!(auto.step(Instant::now(), Some(&flooded), &rules), 70);
+}
+
+#[test]
 fn an_engine_that_leaves_takes_its_part_of_the_limit_along() {
     let rules = Rules::default();
     let mut auto = AutoCapacity {
