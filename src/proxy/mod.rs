@@ -12,6 +12,7 @@ mod clockwork;
 mod ctx;
 mod destination;
 mod lease;
+mod listeners;
 mod phase;
 mod placement;
 mod rates;
