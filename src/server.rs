@@ -114,7 +114,7 @@ pub struct Listening {
 ///
 /// # Errors
 /// [`StartError`], before anything is served.
-pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), StartError> {
+pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), StartError> {
     // Named points in the phases, set by `FAILPOINTS`; in a build without the feature there are none.
     let _points = fail::FailScenario::setup();
     let data = bind(settings.listen)?;
@@ -130,11 +130,11 @@ pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), Star
         max_in_flight: settings.max_in_flight,
         ..store::Options::new(&settings.store_path)
     })?;
-    let floors = Floors::build(&settings, catalog, &store, &doors)?;
+    let floors = Floors::build(settings, catalog, &store, &doors)?;
     store.follow(Arc::clone(&floors.live));
 
     let readiness = Readiness::default();
-    let router = management::router(store, &floors, &settings, doors, readiness.clone())?;
+    let router = management::router(store, &floors, settings, doors, readiness.clone())?;
     let (stop_management, management_stops) = watch::channel(false);
     let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
     let management = management_runtime.spawn(management::run(management, router, management_stops));
@@ -143,7 +143,7 @@ pub fn run(settings: Settings, ready: impl FnOnce(Listening)) -> Result<(), Star
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
     let (stop_data, data_stops) = watch::channel(false);
     let data = data_runtime.spawn(data_plane::run(
-        floors.gateway(&settings),
+        floors.gateway(settings),
         data,
         threads(settings.threads),
         data_stops,
@@ -186,7 +186,7 @@ struct Floors {
 impl Floors {
     /// Builds the engines and lets them follow the catalog.
     fn build(settings: &Settings, catalog: Catalog, store: &Arc<Store>, own_listeners: &[SocketAddr]) -> Result<Self, StartError> {
-        let admission = Admission::new(settings.scheduler.clone());
+        let admission = Admission::new(settings.scheduler);
         let upstreams = Upstreams::new(upstreams::Settings {
             egress: settings.egress,
             own_listeners: own_listeners.to_vec(),

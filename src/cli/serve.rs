@@ -124,7 +124,7 @@ pub(super) fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(folder) = settings.store_path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|wrong| BadSetUp(format!("cannot make the store's folder {}: {wrong}", folder.display())))?;
     }
-    server::run(settings, announce).map_err(|wrong| BadSetUp(wrong.to_string()).into())
+    server::run(&settings, announce).map_err(|wrong| BadSetUp(wrong.to_string()).into())
 }
 
 /// The line that those who started the gateway wait for.

@@ -228,7 +228,7 @@ async fn caps_of_tenant_key_and_model_make_requests_wait_and_hold_up_nobody_else
         assert!(waited < 50, "another's cap held it up for {waited} ms");
         response.bytes().await.unwrap();
         while let Some(response) = flood.join_next().await {
-            assert_eq!(response.unwrap().unwrap().bytes().await.is_ok(), true);
+            assert!(response.unwrap().unwrap().bytes().await.is_ok());
         }
         gateway.idle().await;
     }

@@ -14,6 +14,12 @@
 //! | `limits` | quotas and budgets |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this is tests, also what stands outside of a function marked so"
+)]
+
 mod answers;
 mod balancer;
 mod command_line;

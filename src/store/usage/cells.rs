@@ -68,7 +68,12 @@ pub(super) fn sums(
                 question.owner(connection, filter, apart, grain)?;
             }
         }
-        let columns = if piece.source == Source::Rows { OF_ROWS } else { OF_ROLLUPS };
+        let columns = match (piece.source, question.line) {
+            (Source::Rows, _) => OF_ROWS,
+            (Source::Level(_), false) => OF_ROLLUPS,
+            // Without statistics SQLite would walk all owners' buckets.
+            (Source::Level(_), true) => &format!("{OF_ROLLUPS} INDEXED BY rollups_by_owner"),
+        };
         question.ask(connection, columns, |row| {
             each(&cell(row)?, &read_sums(row, 4)?);
             Ok(())
@@ -132,6 +137,8 @@ fn grain(filter: &Filter, apart: Apart) -> Grain {
 struct Question {
     condition: String,
     values: Vec<Box<dyn ToSql>>,
+    /// Whether it asks for one owner's line through time.
+    line: bool,
 }
 
 impl Question {
@@ -139,6 +146,7 @@ impl Question {
         let mut question = Self {
             condition: String::new(),
             values: Vec::new(),
+            line: false,
         };
         let time = match piece.source {
             Source::Rows => "ts_ms",
@@ -183,16 +191,19 @@ impl Question {
         }
         let empty: [u8; 0] = [];
         match grain {
-            Grain::All => {}
-            Grain::Tenant | Grain::Model => {
+            Grain::All => return Ok(()),
+            Grain::Tenant => {
                 self.equal("key_id", empty);
-                match grain {
-                    Grain::Tenant => self.equal("model", ""),
-                    _ => self.equal("tenant_id", empty),
-                }
+                self.equal("model", "");
+            }
+            Grain::Model => {
+                self.equal("key_id", empty);
+                self.equal("tenant_id", empty);
             }
             Grain::Key | Grain::Finest => {
-                if let (Some(key), None) = (&filter.key, &filter.tenant) {
+                // One tenant's several keys are no line.
+                let Some(key) = &filter.key else { return Ok(()) };
+                if filter.tenant.is_none() {
                     let tenant: Option<Vec<u8>> = connection
                         .prepare_cached("SELECT min(tenant_id) FROM rollups WHERE level_ms = 86400000 AND grain = 2 AND key_id = ?1")?
                         .query_row([key.as_bytes()], |row| row.get(0))?;
@@ -203,6 +214,7 @@ impl Question {
                 }
             }
         }
+        self.line = true;
         Ok(())
     }
 
