@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::Answers;
-use super::flight::{Flight, Look, Step};
+use super::flight::{Flight, Look};
+use super::heard::Step;
 use super::leader::Leader;
 use super::stored::Saved;
 

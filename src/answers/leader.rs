@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Answers;
-use super::flight::{Ended, Failure, Flight, Open};
+use super::flight::{Flight, Open};
+use super::heard::{Ended, Failure};
 use super::stored::{Head, Saved, Stored};
 use crate::cache::{events_are_whole, json_is_whole};
 

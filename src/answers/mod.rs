@@ -14,6 +14,7 @@ mod ask;
 mod counters;
 mod flight;
 mod follower;
+mod heard;
 mod leader;
 mod settings;
 mod shelf;
@@ -29,8 +30,8 @@ use rand::Rng as _;
 
 pub use ask::Ask;
 pub use counters::{CacheStatus, Counters};
-pub use flight::{Ended, Failure, Step};
 pub use follower::{Follower, Heard};
+pub use heard::{Ended, Failure, Step};
 pub use leader::{Audience, Leader};
 pub use settings::Settings;
 pub use stored::{Head, Saved, Stored};

@@ -24,7 +24,7 @@ impl Default for Settings {
             max_entries: 1 << 18,
             tenant_share_percent: 25,
             max_filling_bytes: 64 << 20,
-            follower_buffer_bytes: 1 << 20,
+            follower_buffer_bytes: 4 << 20,
         }
     }
 }

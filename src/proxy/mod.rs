@@ -13,6 +13,7 @@ mod coding;
 mod ctx;
 mod destination;
 mod lease;
+mod listeners;
 mod phase;
 mod placement;
 mod rates;

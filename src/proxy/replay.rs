@@ -32,14 +32,11 @@ use pingora::{Error, ErrorType, Result};
 use super::budget::Hold;
 use super::cached::FINISH_WITHIN;
 use super::clockwork::{Clockwork, Deadlines};
+use super::listeners::{is_end, nobody_listens, patiently};
 use crate::answers::Audience;
 
 /// How much of the body is handed over at a time: one slice, no copy, so that a slow upstream holds back the next.
 const SLICE: usize = 256 * 1024;
-
-/// How long a client that does not read may hold up others who get the same answer. The socket's own buffers hold minutes of
-/// a stream, so whoever comes so far does not read at all.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
@@ -197,33 +194,6 @@ impl Replay {
             }
         }
         Ok(over)
-    }
-}
-
-fn is_end(task: &HttpTask) -> bool {
-    match task {
-        HttpTask::Header(_, end) | HttpTask::Body(_, end) | HttpTask::UpgradedBody(_, end) => *end,
-        HttpTask::Trailer(_) | HttpTask::Done => true,
-        HttpTask::Failed(_) => false,
-    }
-}
-
-async fn nobody_listens(audience: Option<&Audience>) {
-    if let Some(audience) = audience {
-        audience.gone().await;
-    }
-}
-
-/// Waits for a write to the client: as long as it takes while nobody else listens, else for [`PATIENCE`] at a time.
-async fn patiently<T>(audience: Option<&Audience>, write: impl Future<Output = Result<T>>) -> Result<T> {
-    let Some(audience) = audience else { return write.await };
-    let mut write = std::pin::pin!(write);
-    loop {
-        match tokio::time::timeout(PATIENCE, write.as_mut()).await {
-            Ok(written) => return written,
-            Err(_) if audience.is_there() => return Error::e_explain(ErrorType::WriteTimedout, "the client holds up the others"),
-            Err(_) => {}
-        }
     }
 }
 
