@@ -12,6 +12,9 @@
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `limits` | quotas and budgets |
+//! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
+//! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
+//! | `pace` | how long operators wait while clients keep the gateway busy |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 #![expect(
@@ -23,10 +26,13 @@
 mod answers;
 mod balancer;
 mod command_line;
+mod durability;
 mod fair_share;
 mod faults;
 mod heads;
+mod ledger;
 mod limits;
+mod pace;
 mod refusals;
 mod replay;
 mod streams;

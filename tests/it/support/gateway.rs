@@ -1,6 +1,7 @@
 //! The gateway as a child process with a store of its own, and an operator's hands on it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use super::eventually;
 use super::process::Process;
 
+const STORE: &str = "obleth.db";
 const TOKEN: &str = "a-token-of-the-integration-tests";
 
 /// A running `obleth serve`.
@@ -22,7 +24,9 @@ pub(crate) struct Gateway {
     pub(crate) management: SocketAddr,
     process: Process,
     client: Client,
-    _scratch: TempDir,
+    flags: Vec<String>,
+    env: Vec<(String, String)>,
+    scratch: TempDir,
 }
 
 /// A key as it was made.
@@ -40,30 +44,69 @@ impl Gateway {
     /// Starts one with further flags and environment.
     pub(crate) fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let scratch = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
-        command
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-                "--log-level",
-                "warn",
-            ])
-            .args(["--threads", "2", "--store"])
-            .arg(scratch.path().join("obleth.db"))
-            .args(flags)
-            .env("OBLETH_ADMIN_TOKEN", TOKEN)
-            .envs(env.iter().copied());
-        let process = Process::start(&mut command);
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let process = serve(&scratch, &flags, &env);
         Self {
             data: process.address("data="),
             management: process.address("management="),
             process,
             client: Client::new(),
-            _scratch: scratch,
+            flags,
+            env,
+            scratch,
         }
+    }
+
+    /// Its database file.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.scratch.path().join(STORE)
+    }
+
+    /// The id of its process, for who is to end it while others use it.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        self.process.pid()
+    }
+
+    /// Ends it (`kill -9`, if it still runs) and starts another on the same store, at other addresses.
+    pub(crate) fn restart(&mut self) {
+        self.process.end();
+        self.process = serve(&self.scratch, &self.flags, &self.env);
+        self.data = self.process.address("data=");
+        self.management = self.process.address("management=");
+        // Its connections lead to a process that is gone.
+        self.client = Client::new();
+    }
+
+    /// Ends it as `kill -9` does; what it kept stays.
+    pub(crate) fn end(&mut self) {
+        self.process.end();
+    }
+
+    /// A request to the management API, to be sent by whom it pleases.
+    pub(crate) fn ask(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("http://{}/api/v1/{path}", self.management);
+        self.client.request(method, url).bearer_auth(TOKEN)
+    }
+
+    /// All rows of a list, page by page.
+    pub(crate) async fn list(&self, path: &str) -> Vec<Value> {
+        let mut rows = Vec::new();
+        let mut next = Some(format!("http://{}/api/v1/{path}", self.management));
+        while let Some(url) = next {
+            let page = self.client.get(&url).bearer_auth(TOKEN).send().await.unwrap();
+            assert_eq!(page.status(), 200, "{url}");
+            let link = page.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+            let Value::Array(more) = page.json().await.unwrap() else {
+                panic!("{url} is no list")
+            };
+            rows.extend(more);
+            next = link.map(|link| {
+                let target = link.split(['<', '>']).nth(1).unwrap();
+                reqwest::Url::parse(&url).unwrap().join(target).unwrap().into()
+            });
+        }
+        rows
     }
 
     /// Sends an operator's request and returns the body of the 2xx that must come.
@@ -159,4 +202,25 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Starts the process on the store in `scratch`.
+fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+    command
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--log-level",
+            "warn",
+        ])
+        .args(["--threads", "2", "--store"])
+        .arg(scratch.path().join(STORE))
+        .args(flags)
+        .env("OBLETH_ADMIN_TOKEN", TOKEN)
+        .envs(env.iter().map(|(name, value)| (name, value)));
+    Process::start(&mut command)
 }

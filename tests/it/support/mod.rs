@@ -22,3 +22,22 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, limit: Dura
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// How often a test goes round: `usual`, unless the environment's `name` says otherwise (scripts/soak does).
+///
+/// # Panics
+/// When what the environment says is no number.
+pub(crate) fn rounds(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
+}
+
+/// A seed of the moment, or the environment's `OBLETH_SEED`; printed, so that a failure can be followed.
+///
+/// # Panics
+/// When what the environment says is no number.
+pub(crate) fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = std::env::var("OBLETH_SEED").map_or(u64::from(now.subsec_nanos()), |text| text.parse().expect("a number"));
+    println!("OBLETH_SEED={seed}");
+    seed
+}
