@@ -30,7 +30,13 @@ impl House {
     async fn stream(&self, extra: Value) -> Response {
         let mut body = json!({ "model": "llama", "stream": true, "messages": [{ "role": "user", "content": "hello" }] });
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        self.gateway.post("/v1/chat/completions", &self.key, &body).send().await.unwrap()
+        // A stream that is broken off costs its connection, which the client's pool may not have noticed yet.
+        self.gateway
+            .post("/v1/chat/completions", &self.key, &body)
+            .header("connection", "close")
+            .send()
+            .await
+            .unwrap()
     }
 }
 

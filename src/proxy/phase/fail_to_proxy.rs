@@ -28,10 +28,9 @@ pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mu
     let fault = ctx.fault.take().unwrap_or_else(|| diagnose(error, session, ctx));
     cached::failed(ctx, &fault);
     let gone = ctx.home.as_ref().is_some_and(Home::is_gone);
-    let mut whole = false;
     if fault != Fault::ClientGone && !gone {
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
-            whole = end_stream(session, ctx, &fault).await;
+            end_stream(session, ctx, &fault).await;
         } else {
             session.set_keepalive(None);
             answer(session, ctx, &fault).await;
@@ -41,7 +40,8 @@ pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mu
     ctx.fault = Some(fault);
     FailToProxy {
         error_code: status,
-        can_reuse_downstream: whole,
+        // Pingora closes the connection after an error in any case.
+        can_reuse_downstream: false,
     }
 }
 
@@ -74,27 +74,26 @@ fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
 }
 
 /// The status is out. An event stream ends with an error event and no `[DONE]`; anything else is cut, since a body that
-/// merely stopped would look complete. Returns whether the answer is whole as far as HTTP is concerned: then a client may
-/// use the connection again, and would be hurt by its close.
-async fn end_stream(session: &mut Session, ctx: &RequestCtx, fault: &Fault) -> bool {
+/// merely stopped would look complete.
+async fn end_stream(session: &mut Session, ctx: &RequestCtx, fault: &Fault) {
     let open = ctx
         .work
         .as_ref()
         .is_some_and(|work| work.answer.event_stream && !work.answer.complete);
     // A client that does not read must not hold what the request has taken.
-    let ended = tokio::time::timeout(HANG_UP, async {
+    let ended = async {
         if let Some(work) = ctx.work.as_ref().filter(|_| open) {
             let end_of_the_last = work.answer.tap.as_ref().map_or(work.answer.closing, Tap::cut);
             let event = fault.event(ctx.dialect, ctx.shown_id());
             let last = [end_of_the_last, &event].concat();
             if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
-                return true;
+                return;
             }
         }
         session.as_mut().shutdown().await;
-        false
-    });
-    ended.await.unwrap_or(false)
+    };
+    // Late or not, the connection is closed next.
+    let _ = tokio::time::timeout(HANG_UP, ended).await;
 }
 
 /// Answers with a fault: status, headers, body in the client's dialect.
