@@ -33,11 +33,12 @@ pub(super) fn start(level: &str, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pingora tells at `info` what an operator of this gateway is told by it already, so a plain `info` does not mean Pingora.
+/// Pingora and what is under it write heads and bodies, and with them keys and prompts, and a line for each client that
+/// leaves early. They are heard only when they are named.
 fn directives(level: &str) -> String {
-    if level == "info" {
-        "info,pingora=warn".to_owned()
-    } else {
+    if level.contains("pingora") {
         level.to_owned()
+    } else {
+        format!("{level},pingora=off,pingora_core=off,pingora_proxy=off,h2=warn,hyper=warn,hyper_util=warn")
     }
 }

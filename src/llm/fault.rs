@@ -11,6 +11,9 @@ pub struct BodyFault {
 
 const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
 
+/// Bytes of a member's name that an error shows.
+const KEY_SHOWN_MAX: usize = 64;
+
 impl BodyFault {
     /// The body is of a kind that the route does not take.
     #[must_use]
@@ -63,6 +66,8 @@ impl BodyFault {
     }
 
     pub(super) fn duplicate_key(key: &str) -> Self {
+        // As much of it as helps to find it: the client chose its length.
+        let key = key.get(..key.floor_char_boundary(KEY_SHOWN_MAX)).unwrap_or(key);
         Self::new(
             "duplicate_key",
             Some(key),

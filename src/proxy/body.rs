@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use http::{HeaderValue, Version};
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::budget::{Budget, Hold};
@@ -36,6 +38,15 @@ pub(super) struct Bounds {
 /// [`Fault::BodyTooLarge`], [`Fault::BodyTooSlow`], [`Fault::BuffersFull`], [`Fault::ClientGone`], a 400 for broken
 /// framing, a 415 for a compressed body.
 pub(super) async fn read(session: &mut ServerSession, bounds: Bounds, budget: &Arc<Budget>) -> Result<(Bytes, Hold), Fault> {
+    let read = read_whole(session, bounds, budget).await;
+    if read.is_err() {
+        // Where a body that was not read to its end stops is a guess, and the next request must not begin with one.
+        session.set_keepalive(None);
+    }
+    read
+}
+
+async fn read_whole(session: &mut ServerSession, bounds: Bounds, budget: &Arc<Budget>) -> Result<(Bytes, Hold), Fault> {
     let head = session.req_header();
     if head
         .headers
@@ -53,7 +64,7 @@ pub(super) async fn read(session: &mut ServerSession, bounds: Bounds, budget: &A
     if announced.is_some_and(|length| length > bounds.bytes) {
         return Err(Fault::BodyTooLarge(bounds.bytes));
     }
-    if head.headers.contains_key(EXPECT) {
+    if awaits_continue(head) {
         // Pingora sends no interim response while a filter reads, and the client waits for one.
         session.write_continue_response().await.map_err(|_| Fault::ClientGone)?;
     }
@@ -91,6 +102,12 @@ async fn collect(session: &mut ServerSession, announced: Option<u64>, limit: u64
         }
     }
     Ok((whole.or_else(|| pieces.map(BytesMut::freeze)).unwrap_or_default(), hold))
+}
+
+/// Whether the client holds its body back until it is told to go on (RFC 9110, 10.1.1: never before HTTP/1.1).
+pub(super) fn awaits_continue(head: &RequestHeader) -> bool {
+    let asks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    head.version >= Version::HTTP_11 && head.headers.get(EXPECT).is_some_and(asks)
 }
 
 /// Reads and forgets what a refused client is still sending, within bounds.

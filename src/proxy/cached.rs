@@ -81,7 +81,11 @@ fn turn(gateway: &Gateway, session: &Session, ctx: &RequestCtx, body: &Bytes) ->
         return Err(Fault::Internal);
     };
     let headers = &session.req_header().headers;
-    let dialect = DIALECT.each_ref().map(|name| headers.get(name).map(HeaderValue::as_bytes));
+    let all = DIALECT.each_ref().map(|name| {
+        let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        (!values.is_empty()).then(|| values.join(&b","[..]))
+    });
+    let dialect = all.each_ref().map(Option::as_deref);
     let ask = Ask {
         tenant: &principal.tenant,
         model: &work.model,

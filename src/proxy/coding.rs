@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
 /// The most that one piece may grow to, in bytes: an answer that grows faster is no answer but an attack on memory.
-const PIECE_MAX: usize = 64 << 20;
+const PIECE_MAX: usize = 4 << 20;
 
 /// A coding that can be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

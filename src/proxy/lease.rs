@@ -1,8 +1,8 @@
 //! The lease: everything a request has taken, in one object, given back exactly once on every way out.
 //!
 //! States: `empty → reserved → granted → placed → dispatched → settled`. [`Lease::settle`] is the ordinary end and says what
-//! really happened; [`Lease::release`] ends what never went upstream and burns nothing; `Drop` is the extraordinary end (a
-//! panic, a runtime that goes down) and settles to what had been seen by then. Each field gives itself back by its own
+//! really happened, and gives back whole what never went upstream; `Drop` is the extraordinary end (a panic,
+//! a runtime that goes down) and settles to what had been seen by then. Each field gives itself back by its own
 //! `Drop`, so there is nothing here to forget. The row in the ledger is owed longer than anything is held, and has a state
 //! of its own: [`super::bill`].
 

@@ -37,6 +37,9 @@ use crate::answers::Audience;
 
 /// How much of the body is handed over at a time: one slice, no copy, so that a slow upstream holds back the next.
 const SLICE: usize = 256 * 1024;
+/// And in how many slices at most. Pingora watches the client, and asks for the deadlines that live here, only while its
+/// queue towards the upstream, four deep, has room: an endpoint that does not read must not blind it.
+const SLICES_MAX: usize = 3;
 
 type MessageReader = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
@@ -136,7 +139,9 @@ impl Replay {
         if rest == 0 {
             return None;
         }
-        let slice = self.body.slice(self.sent..self.sent + rest.min(SLICE));
+        let slice = self
+            .body
+            .slice(self.sent..self.sent + rest.min(SLICE.max(self.body_len.div_ceil(SLICES_MAX))));
         self.sent += slice.len();
         if self.sent == self.body_len {
             self.home.0.handed_out.store(true, Ordering::Relaxed);
@@ -301,7 +306,12 @@ impl CustomSession for Replay {
         self.after(written, ()).await
     }
 
-    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+    async fn response_duplex_vec(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+        // Interim answers are between us and the upstream; a client before HTTP/1.1 would not even understand them.
+        tasks.retain(|task| !matches!(task, HttpTask::Header(header, false) if header.status.is_informational()));
+        if tasks.is_empty() {
+            return Ok(false);
+        }
         if tasks
             .iter()
             .any(|task| matches!(task, HttpTask::Header(header, _) if !header.status.is_informational()))

@@ -313,3 +313,36 @@ async fn an_upstream_that_fails_is_named_by_how_it_failed() {
     assert_eq!(response.status(), 503, "the upstream's own error comes back as it is");
     house.gateway.idle().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_body_that_is_not_framed_as_http_asks_nothing_more_is_read_from_the_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let house = house().await;
+    for broken in ["zz\r\n", "5\r\nhelloXX\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(house.gateway.data).await.unwrap();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\r\n{broken}",
+            house.key
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        assert!(
+            answer[..length].starts_with(b"HTTP/1.1 400"),
+            "{}",
+            String::from_utf8_lossy(&answer[..length])
+        );
+        let smuggled = format!("GET /v1/models HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {}\r\n\r\n", house.key);
+        // Closed already, or closed when it comes.
+        let _ = stream.write_all(smuggled.as_bytes()).await;
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), stream.read_to_end(&mut rest))
+            .await
+            .expect("it closes");
+        assert!(
+            !String::from_utf8_lossy(&rest).contains("HTTP/1.1 200"),
+            "a second request was read out of a broken body"
+        );
+    }
+    assert_eq!(house.upstream.stats().await["requests"], 0);
+}

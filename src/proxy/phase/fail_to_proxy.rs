@@ -15,7 +15,7 @@ use super::super::replay::Home;
 use super::super::rescue::Fault;
 use super::super::{body, cached, replay};
 use super::request_filter::expects_continue;
-use super::response_filter::sign;
+use super::response_filter::{sign, tell};
 use crate::llm::Tap;
 
 /// How long the last words to a client may take.
@@ -119,6 +119,9 @@ pub(in crate::proxy) async fn reply(session: &mut Session, ctx: &mut RequestCtx,
 }
 
 async fn send(session: &mut Session, ctx: &mut RequestCtx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+    if let Some(work) = &ctx.work {
+        tell(&mut head, &work.model.name, work.listened + work.lease.waited())?;
+    }
     sign(&mut head, ctx)?;
     ctx.status = head.status.as_u16();
     let bodiless = session.req_header().method == Method::HEAD;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fail::fail_point;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, EXPECT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
@@ -101,7 +101,11 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
     let (Some(principal), Some(work)) = (&ctx.principal, &mut ctx.work) else {
         return Err(Fault::Internal);
     };
-    let body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &Extras::default());
+    // From here on only what goes upstream is held.
+    let body = {
+        let read = body;
+        llm::rewrite(&read, &work.parsed, &work.model.upstream_model, &Extras::default())
+    };
     work.body_len = body.len();
     let spent = spend(gateway, principal, work);
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
@@ -351,5 +355,5 @@ fn listed(model: &Model) -> llm::ListedModel<'_> {
 
 /// Whether the client waits for a go-ahead that it never got, so that nothing of its body is on the way.
 pub(in crate::proxy) fn expects_continue(session: &Session) -> bool {
-    session.req_header().headers.contains_key(EXPECT) && session.response_written().is_none()
+    body::awaits_continue(session.req_header()) && session.response_written().is_none()
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use memchr::memmem;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -18,10 +19,9 @@ use crate::upstreams::Outcome;
 
 /// What an upstream may tell the client. The rest (cookies, the upstream account's rate limits and organisation, its
 /// server's name) is nobody's business; hop-by-hop fields are framed anew.
-const PASSED_BACK: [HeaderName; 14] = [
+const PASSED_BACK: [HeaderName; 13] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
-    TRANSFER_ENCODING,
     CONTENT_ENCODING,
     http::header::CONTENT_DISPOSITION,
     http::header::CONTENT_LANGUAGE,
@@ -35,9 +35,15 @@ const PASSED_BACK: [HeaderName; 14] = [
     HeaderName::from_static("openai-model"),
 ];
 
+/// The largest status there is (RFC 9110, 15).
+const STATUS_MAX: u16 = 599;
+
 /// Takes note of the head as it came, and refuses what cannot be an answer.
 pub(in crate::proxy) fn judge(head: &ResponseHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
     let Some(work) = &mut ctx.work else { return Err(Fault::Internal) };
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS || head.status.as_u16() > STATUS_MAX {
+        return Err(Fault::UpstreamError("The upstream answered with a status that is no answer."));
+    }
     if head.status.is_informational() {
         return Ok(());
     }
@@ -88,8 +94,12 @@ fn decoder(head: &ResponseHeader, session: &Session, work: &Work) -> Result<Opti
 fn write(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
     let mut ours = ResponseHeader::build_no_case(head.status, Some(16))?;
     ours.set_version(head.version);
+    let secret = ctx.work.as_ref().and_then(|work| work.lease.chosen()?.credential());
+    let echoes = |value: &HeaderValue| {
+        secret.is_some_and(|secret| !secret.is_empty() && memmem::find(value.as_bytes(), secret.as_bytes()).is_some())
+    };
     for name in &PASSED_BACK {
-        if let Some(value) = head.headers.get(name) {
+        if let Some(value) = head.headers.get(name).filter(|value| !echoes(value)) {
             ours.insert_header(name.clone(), value.clone())?;
         }
     }
@@ -114,13 +124,13 @@ fn write(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> 
             }
             // An event may be taken out, or an error event put at the end.
             if event_stream || tap.may_shorten() || decoded {
-                of_unknown_length(&mut ours, session)?;
+                ours.remove_header(&CONTENT_LENGTH);
             }
             work.answer.tap = Some(tap);
         } else if work.lease.chosen().is_some_and(|chosen| chosen.credential().is_some()) {
             work.answer.masked = Some(Vec::new());
             // What lies beyond the bound is not passed on.
-            of_unknown_length(&mut ours, session)?;
+            ours.remove_header(&CONTENT_LENGTH);
         }
         if let Some(leader) = &work.leader {
             leader.begin(Head::new(ctx.status, event_stream, &ours.headers));
@@ -129,15 +139,11 @@ fn write(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> 
         tell(&mut ours, &work.model.name, waited)?;
     }
     sign(&mut ours, ctx)?;
-    *head = ours;
-    Ok(())
-}
-
-/// Takes back the announced length of a body that may change on its way.
-fn of_unknown_length(head: &mut ResponseHeader, session: &Session) -> Result<()> {
-    if head.remove_header(&CONTENT_LENGTH).is_some() && session.req_header().version == http::Version::HTTP_11 {
-        head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    let has_body = head.status != http::StatusCode::NO_CONTENT && head.status != http::StatusCode::NOT_MODIFIED;
+    if has_body && !ours.headers.contains_key(CONTENT_LENGTH) && session.req_header().version == http::Version::HTTP_11 {
+        ours.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
+    *head = ours;
     Ok(())
 }
 

@@ -12,6 +12,9 @@ use super::super::ctx::{RequestCtx, Work};
 use super::super::rescue::Fault;
 use crate::upstreams::{Chosen, Unavailable, Upstreams};
 
+/// By how much a read outlives the deadlines that should have ended it.
+const READ_GRACE: Duration = Duration::from_secs(5);
+
 /// How long a single write to the endpoint may take. Reading is bounded by the request's own deadlines.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -33,9 +36,12 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
         // All that could be tried has been.
         _ => Fault::UpstreamUnreachable,
     })?;
-    let peer = peer(&chosen);
+    let peer = peer(&chosen, work);
     work.answer.attempts = work.answer.attempts.saturating_add(1);
     work.answer.attempt_at = Some(Instant::now());
+    // What an attempt before this one got counts no more.
+    work.answer.status = None;
+    work.answer.head_at = None;
     work.answer.tried.push(chosen.id());
     work.lease.place(chosen);
     fail_point!("proxy::upstream_peer");
@@ -59,8 +65,12 @@ fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Fault {
     }
 }
 
-fn peer(chosen: &Chosen) -> HttpPeer {
+fn peer(chosen: &Chosen, work: &Work) -> HttpPeer {
     let mut peer = chosen.peer();
+    let timeouts = work.model.timeouts;
+    // The deadlines of the answer are kept elsewhere, and strike first; this ends a read that nobody watches.
+    let silence = Duration::from_secs(u64::from(timeouts.first_byte_secs.max(timeouts.idle_secs)));
+    peer.options.read_timeout = Some(silence + READ_GRACE);
     peer.options.write_timeout = Some(WRITE_TIMEOUT);
     peer
 }

@@ -51,8 +51,8 @@ fn write(session: &Session, head: &mut RequestHeader, ctx: &RequestCtx) -> Resul
     ours.insert_header(HOST, chosen.host())?;
     let theirs = session.req_header();
     for name in &PASSED_ON {
-        if let Some(value) = theirs.headers.get(name) {
-            ours.insert_header(name.clone(), value.clone())?;
+        for value in theirs.headers.get_all(name) {
+            ours.append_header(name.clone(), value.clone())?;
         }
     }
     ours.insert_header(USER_AGENT, HeaderValue::from_static(OURSELVES))?;
