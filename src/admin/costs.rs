@@ -25,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Room> {
 
 /// Breaks costs down.
 #[utoipa::path(get, path = "/costs", operation_id = "get_costs", tag = "usage",
-    params(("group_by" = Option<String>, Query, description = "`model` (default), `tenant` or `key`."), filter::Parameters),
+    params(("group_by" = Option<String>, Query, pattern = "^(tenant|key|model)$", description = "`model` (default), `tenant` or `key`."), filter::Parameters),
     responses((status = 200, description = "A row per group, the costliest first.", body = [CostRow])))]
 async fn costs(State(desk): State<Desk>, headers: HeaderMap, mut query: Query) -> Result<Response, Problem> {
     let by = filter::group_by(&mut query).unwrap_or(GroupBy::Model);

@@ -228,7 +228,7 @@ fn complete(path: &str, method: &str, operation: &mut Json) {
     parameters.retain(|parameter| parameter["in"] != "path");
     parameters.extend(path_parameters(path));
     if lists {
-        parameters.extend(paging(path.ends_with("/audit")));
+        parameters.extend(paging(path));
     }
     if changes {
         parameters.push(
@@ -242,7 +242,11 @@ fn complete(path: &str, method: &str, operation: &mut Json) {
             "schema": {"type": "string", "pattern": "^(\\*|(W/)?\"[!#-+\\--~]*\"(, ?(W/)?\"[!#-+\\--~]*\")*)$"}}),
         );
     }
+    let asks = parameters.iter().any(|parameter| parameter["in"] == "query");
     operation["parameters"] = Json::Array(parameters);
+    if counts(path) {
+        operation["responses"]["200"]["content"]["text/csv"] = json!({"schema": {"type": "string"}});
+    }
     if has_body {
         operation["requestBody"]["required"] = json!(!path.ends_with("/rotate"));
     }
@@ -269,7 +273,7 @@ fn complete(path: &str, method: &str, operation: &mut Json) {
                     )
             }
             "412" => changes && on_object && !creates,
-            "422" => changes || lists,
+            "422" => changes || asks,
             _ => true,
         };
         if applies && operation["responses"].get(refusal.status).is_none() {
@@ -289,15 +293,22 @@ fn path_parameters(path: &str) -> Vec<Json> {
     names.map(parameter).collect()
 }
 
-fn paging(audit: bool) -> [Json; 2] {
-    let (default, cursor) = if audit {
-        (100, "^(3[0-9]){1,18}$")
-    } else {
-        (1000, "^([0-9a-f]{2})+$")
-    };
+/// Whether a route tells what was used: as CSV, too, and without `limit` to the last row.
+fn counts(path: &str) -> bool {
+    path.contains("/usage") || path.ends_with("/costs")
+}
+
+fn paging(path: &str) -> [Json; 2] {
+    let mut limit = json!({"type": "integer", "minimum": 1, "maximum": 1000});
+    let audit = path.ends_with("/audit");
+    if audit || path.ends_with("/usage/requests") {
+        limit["default"] = json!(100);
+    } else if !counts(path) {
+        limit["default"] = json!(1000);
+    }
+    let cursor = if audit { "^(3[0-9]){1,18}$" } else { "^([0-9a-f]{2})+$" };
     [
-        json!({"name": "limit", "in": "query", "description": "How many rows at most.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": default}}),
+        json!({"name": "limit", "in": "query", "description": "How many rows at most.", "schema": limit}),
         json!({"name": "cursor", "in": "query", "description": "Where to go on: taken from the `Link` header.",
             "schema": {"type": "string", "pattern": cursor}}),
     ]

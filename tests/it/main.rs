@@ -20,6 +20,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "all of this is tests, also what stands outside of a function marked so"
 )]
 

@@ -62,6 +62,15 @@ fn references_lead_somewhere_and_operations_have_ids_of_their_own() {
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
 }
 
+#[test]
+fn no_parameter_is_described_twice() {
+    for (path, method, operation) in operations(&document()) {
+        let parameters = operation["parameters"].as_array().unwrap();
+        let names: BTreeSet<String> = parameters.iter().map(|one| format!("{} {}", one["in"], one["name"])).collect();
+        assert_eq!(names.len(), parameters.len(), "{method} {path}: {names:?}");
+    }
+}
+
 #[tokio::test]
 async fn no_route_of_the_document_answers_without_the_token() {
     let house = House::new();

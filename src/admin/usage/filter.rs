@@ -21,25 +21,25 @@ const SINCE_MS: i64 = 24 * 3_600_000;
 /// Year 9999: later times are no times.
 const MS_MAX: i64 = 253_402_300_799_999;
 
-/// The filters, for the description of the API.
+/// The filters, for the description of the API; what all lists take is added there.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only described; `Asked::read` reads")]
 pub(in crate::admin) struct Parameters {
     /// Only this tenant's.
+    #[param(format = Uuid)]
     tenant_id: Option<String>,
     /// Only with this key.
+    #[param(format = Uuid)]
     key_id: Option<String>,
     /// Only to this model, by its name or an alias.
     model: Option<String>,
     /// Only requests that began at or after, in Unix milliseconds; by default 24 hours ago.
+    #[param(minimum = 0, maximum = 253_402_300_799_999_i64)]
     since_ms: Option<i64>,
     /// Only requests that began before; by default now.
+    #[param(minimum = 0, maximum = 253_402_300_799_999_i64)]
     until_ms: Option<i64>,
-    /// How many rows; by default all (the request log: 100).
-    limit: Option<u16>,
-    /// Where the page before ended, from its `Link` header.
-    cursor: Option<String>,
 }
 
 /// What is asked, and which page of it.

@@ -38,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Room> {
 
 /// Adds up usage.
 #[utoipa::path(get, path = "/usage", operation_id = "get_usage", tag = "usage",
-    params(("group_by" = Option<String>, Query, description = "`tenant` (default), `key` or `model`."), filter::Parameters),
+    params(("group_by" = Option<String>, Query, pattern = "^(tenant|key|model)$", description = "`tenant` (default), `key` or `model`."), filter::Parameters),
     responses((status = 200, description = "A row per group, most tokens first.", body = [UsageRow])))]
 async fn usage(State(desk): State<Desk>, headers: HeaderMap, mut query: Query) -> Result<Response, Problem> {
     let by = filter::group_by(&mut query).unwrap_or(GroupBy::Tenant);

@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Room> {
 /// Adds up usage per bucket of time.
 #[utoipa::path(get, path = "/usage/series", operation_id = "get_usage_series", tag = "usage",
     params(
-        ("bucket_ms" = Option<i64>, Query, description = "Width of a bucket; at least 10000, by default 300000."),
+        ("bucket_ms" = Option<i64>, Query, minimum = 10_000, description = "Width of a bucket; at least 10000, by default 300000."),
         ("fill" = Option<bool>, Query, description = "Whether to show empty buckets, too."),
         Parameters,
     ),
@@ -52,7 +52,7 @@ async fn series(State(desk): State<Desk>, headers: HeaderMap, query: Query) -> R
 /// Adds up usage per bucket of time and tenant.
 #[utoipa::path(get, path = "/usage/series/tenants", operation_id = "get_usage_series_tenants", tag = "usage",
     params(
-        ("bucket_ms" = Option<i64>, Query, description = "Width of a bucket; at least 10000, by default 300000."),
+        ("bucket_ms" = Option<i64>, Query, minimum = 10_000, description = "Width of a bucket; at least 10000, by default 300000."),
         ("fill" = Option<bool>, Query, description = "Whether to show empty buckets of tenants that have others, too."),
         Parameters,
     ),
