@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Fault;
+
 /// A reverse proxy that shares inference servers among many tenants by weighted fair queueing.
 #[derive(Debug, Parser)]
 #[command(name = "obleth", version, about, max_term_width = 110)]
@@ -36,18 +38,32 @@ enum Verb {
 #[error("{0}")]
 struct BadSetUp(String);
 
+/// A configuration file, or what stands above it, with every fault on a line of its own: `file:line:column: path: what`.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", lines(.0))]
+struct FaultyFile(Vec<Fault>);
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 const EX_CONFIG: u8 = 78;
 
 /// Reads the arguments, does what they say, and returns the process's exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Serve(flags) => serve::run(flags),
+        Verb::Serve(flags) => serve::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
+    if error.is::<FaultyFile>() {
+        // As compilers say it, so that editors find the place.
+        eprintln!("{error}");
+        return ExitCode::from(EX_CONFIG);
+    }
     // On one line: the chain of causes, outermost first.
     eprintln!("obleth: {error:#}");
     if error.is::<BadSetUp>() {

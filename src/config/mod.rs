@@ -60,7 +60,8 @@ pub struct Context<'a> {
     pub environment: &'a dyn Environment,
     /// Hashes the secrets of keys.
     pub hasher: &'a KeyHasher,
-    /// Settings that flags give, like `("server.listen", "0.0.0.0:8080")`: they win over the environment and the file.
+    /// Settings that flags give, like `("server.listen", "0.0.0.0:8080")`: they win over the environment and the file. So
+    /// does `capacity.max_in_flight`.
     pub flags: &'a [(&'static str, String)],
 }
 

@@ -27,7 +27,7 @@ pub(super) fn router(
         upstreams: Arc::clone(&floors.upstreams),
         token: AdminToken::new(&settings.admin_token).map_err(StartError::AdminToken)?,
         hasher: floors.hasher.clone(),
-        egress: settings.egress,
+        egress: settings.boot().egress,
         own_listeners: listening.to_vec(),
         seals: settings.encryption_key.is_some(),
         listen: Some(listening[1]),
