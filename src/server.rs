@@ -7,6 +7,7 @@ mod data_plane;
 mod drain;
 mod ledger;
 mod management;
+mod reload;
 mod settings;
 
 pub use settings::{Settings, unsupported};
@@ -30,6 +31,7 @@ use crate::metering::{self, Meter};
 use crate::proxy::{Active, Budget, Gateway};
 use crate::store::{self, Store};
 use crate::upstreams::{self, Upstreams};
+use reload::{ForTheApi, Reloader};
 
 /// Threads of the management API: operators are few, and must never slow the data plane.
 const MANAGEMENT_THREADS: usize = 2;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The configuration asks for what cannot be, or does not fit the store.
     #[error("the configuration has {} faults", .0.len())]
     Configuration(Vec<config::Fault>),
+    /// The configuration file is good and could not be stored.
+    #[error("the configuration file cannot be merged into the store: {0}")]
+    Merge(String),
     /// The admin token cannot be used.
     #[error(transparent)]
     AdminToken(admin::UnusableToken),
@@ -100,18 +105,21 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     };
     let doors = [listening.data, listening.management];
 
-    let (store, catalog) = Store::open(store::Options {
+    let (store, _) = Store::open(store::Options {
         sealing_key: settings.encryption_key,
         max_in_flight: settings.max_in_flight(),
         ..store::Options::new(&boot.store.path)
     })?;
-    let floors = Floors::build(settings, catalog, &store, &doors)?;
+    let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
+    let reloader = Reloader::new(Arc::clone(&store), settings);
+    reloader.start(&settings.file, management_runtime.handle())?;
+    let floors = Floors::build(settings, Catalog::clone(&store.catalog()), &store, &doors)?;
     store.follow(Arc::clone(&floors.live));
 
     let readiness = Readiness::default();
-    let router = management::router(store, &floors, settings, doors, readiness.clone())?;
+    let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
+    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration)?;
     let (stop_management, management_stops) = watch::channel(false);
-    let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
     let management = management_runtime.spawn(management::run(management, router, management_stops));
 
     let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
@@ -123,6 +131,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         threads(boot.server.threads),
         data_stops,
     ));
+    let following = reloader.follow(settings.file.digest(), &management_runtime)?;
     readiness.set(true);
     ready(listening);
     info!(data = %listening.data, management = %listening.management, "listening");
@@ -130,6 +139,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     data_runtime.block_on(async {
         signals.stop().await;
         readiness.set(false);
+        drop(following);
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();

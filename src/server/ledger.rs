@@ -36,7 +36,8 @@ pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> 
     Ok(meter)
 }
 
-fn now() -> UnixMs {
+/// The system's clock.
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
