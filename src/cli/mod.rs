@@ -1,10 +1,16 @@
 //! The command line: one file per verb.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
+//! `check` and `diff` are questions, and say no with 1; `diff` says with 2 that it cannot tell.
 
+mod check;
 mod completions;
 mod demo;
+mod diff;
+mod export;
 mod log;
+mod reload;
+mod remote;
 mod secrets;
 mod serve;
 mod signal;
@@ -28,6 +34,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Serve(serve::Flags),
+    Check(check::Flags),
+    Diff(diff::Flags),
+    Reload(reload::Flags),
+    Export(export::Flags),
     Demo(demo::Flags),
     SimUpstream(sim_upstream::Flags),
     Completions(completions::Flags),
@@ -54,6 +64,13 @@ const EX_CONFIG: u8 = 78;
 pub fn run() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Serve(flags) => serve::run(&flags),
+        Verb::Check(flags) => match check::run(&flags) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Verb::Diff(flags) => return diff::run(&flags),
+        Verb::Reload(flags) => reload::run(&flags),
+        Verb::Export(flags) => export::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),

@@ -22,6 +22,7 @@
 
 mod access;
 mod applied;
+mod compare;
 mod environment;
 mod export;
 mod fault;
@@ -39,6 +40,7 @@ mod watch;
 mod wire;
 
 pub use applied::{Applied, Unreadable};
+pub use compare::compare;
 pub use environment::{Environment, Process, resolve};
 pub use export::export;
 pub use fault::Fault;
