@@ -1,6 +1,7 @@
 //! The gateway as a child process with a store of its own, and an operator's hands on it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -14,6 +15,16 @@ use super::process::Process;
 
 const TOKEN: &str = "a-token-of-the-integration-tests";
 
+/// The settings half of a file.
+fn bootstrap(scratch: &TempDir, threads: u32) -> String {
+    let store = scratch.path().join("obleth.db");
+    format!(
+        "server: {{ listen: \"127.0.0.1:0\", threads: {threads} }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\nstore: {{ path: \"{}\" }}\nlog: \
+         {{ level: error }}\n",
+        store.display()
+    )
+}
+
 /// A running `obleth serve`.
 pub(crate) struct Gateway {
     /// Where clients come in.
@@ -22,7 +33,7 @@ pub(crate) struct Gateway {
     pub(crate) management: SocketAddr,
     process: Process,
     client: Client,
-    _scratch: TempDir,
+    scratch: TempDir,
 }
 
 /// A key as it was made.
@@ -54,16 +65,64 @@ impl Gateway {
             .args(["--threads", "2", "--store"])
             .arg(scratch.path().join("obleth.db"))
             .args(flags)
-            .env("OBLETH_ADMIN_TOKEN", TOKEN)
             .envs(env.iter().copied());
-        let process = Process::start(&mut command);
+        Self::run(&mut command, scratch)
+    }
+
+    /// Starts one from a file that says what `resources` say, and that it is to listen on ports from the system.
+    pub(crate) fn start_configured(resources: &str) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let path = scratch.path().join("obleth.yaml");
+        std::fs::write(&path, bootstrap(&scratch, 2) + resources).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+        command.args(["serve", "--config"]).arg(path);
+        Self::run(&mut command, scratch)
+    }
+
+    fn run(command: &mut Command, scratch: TempDir) -> Self {
+        command.env("OBLETH_ADMIN_TOKEN", TOKEN);
+        let process = Process::start(command);
         Self {
             data: process.address("data="),
             management: process.address("management="),
             process,
             client: Client::new(),
-            _scratch: scratch,
+            scratch,
         }
+    }
+
+    /// The file it was started from.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.scratch.path().join("obleth.yaml")
+    }
+
+    /// Replaces the file at once, as a deployment does; the data plane's threads are a setting that needs a restart.
+    pub(crate) fn configure(&self, threads: u32, resources: &str) {
+        let new = self.scratch.path().join("obleth.yaml.new");
+        std::fs::write(&new, bootstrap(&self.scratch, threads) + resources).unwrap();
+        std::fs::rename(&new, self.file()).unwrap();
+    }
+
+    /// Asks it to read its file again.
+    pub(crate) fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// The command line as an operator of this gateway has it.
+    pub(crate) fn operator(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+        command
+            .args(arguments)
+            .env("OBLETH_ADMIN_TOKEN", TOKEN)
+            .env("OBLETH_ADMIN_URL", format!("http://{}", self.management));
+        command
+    }
+
+    /// An operator's request without a body, as it is answered.
+    pub(crate) async fn answer(&self, method: Method, path: &str) -> (u16, Value) {
+        let url = format!("http://{}/api/v1/{path}", self.management);
+        let response = self.client.request(method, url).bearer_auth(TOKEN).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or(Value::Null))
     }
 
     /// Sends an operator's request and returns the body of the 2xx that must come.
