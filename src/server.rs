@@ -7,9 +7,12 @@ mod data_plane;
 mod drain;
 mod ledger;
 mod management;
+mod reload;
+mod settings;
+
+pub use settings::{Settings, unsupported};
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,16 +21,17 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
-use crate::admission::{self, Admission};
+use crate::admission::Admission;
 use crate::answers::{self, Answers};
 use crate::catalog::{Catalog, Live};
+use crate::config;
 use crate::credential::KeyHasher;
-use crate::egress;
 use crate::limits::{self, Limits};
-use crate::metering::{self, Meter, WhenFull};
-use crate::proxy::{Active, Bounds, Budget, Gateway};
+use crate::metering::{self, Meter};
+use crate::proxy::{Active, Budget, Gateway};
 use crate::store::{self, Store};
 use crate::upstreams::{self, Upstreams};
+use reload::{ForTheApi, Reloader};
 
 /// Threads of the management API: operators are few, and must never slow the data plane.
 const MANAGEMENT_THREADS: usize = 2;
@@ -37,41 +41,6 @@ const CUT_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long the ledger's last rows get to reach the store.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
-
-/// How the gateway is started.
-#[derive(Clone)]
-pub struct Settings {
-    /// Where clients come in. Port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Threads of the data plane; 0 is one per core.
-    pub threads: usize,
-    /// How long running requests may go on after a signal to stop.
-    pub drain_timeout: Duration,
-    /// Where operators come in. Port 0 takes a free one.
-    pub admin_listen: SocketAddr,
-    /// What operators show.
-    pub admin_token: String,
-    /// The store's file.
-    pub store_path: PathBuf,
-    /// The capacity that a new store starts with; an old one has its own.
-    pub max_in_flight: u32,
-    /// What happens to requests when the ledger cannot be written.
-    pub when_ledger_full: WhenFull,
-    /// How many days the ledger keeps raw rows.
-    pub ledger_retention_days: u32,
-    /// Bounds of the queue.
-    pub scheduler: admission::Settings,
-    /// Bounds of a request.
-    pub bounds: Bounds,
-    /// Bytes of request bodies held in memory at once.
-    pub max_buffered_bytes: u64,
-    /// How far the gateway may reach.
-    pub egress: egress::Policy,
-    /// What digests of keys are made with.
-    pub key_pepper: Option<String>,
-    /// What stored credentials of upstreams are sealed with.
-    pub encryption_key: Option<[u8; 32]>,
-}
 
 /// Why the gateway did not start. Each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +62,12 @@ pub enum StartError {
     /// What was spent before cannot be read, so budgets would start anew.
     #[error("the ledger cannot be read: {0}")]
     Past(String),
+    /// The configuration asks for what cannot be, or does not fit the store.
+    #[error("the configuration has {} faults", .0.len())]
+    Configuration(Vec<config::Fault>),
+    /// The configuration file is good and could not be stored.
+    #[error("the configuration file cannot be merged into the store: {0}")]
+    Merge(String),
     /// The admin token cannot be used.
     #[error(transparent)]
     AdminToken(admin::UnusableToken),
@@ -117,37 +92,46 @@ pub struct Listening {
 pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), StartError> {
     // Named points in the phases, set by `FAILPOINTS`; in a build without the feature there are none.
     let _points = fail::FailScenario::setup();
-    let data = bind(settings.listen)?;
-    let management = bind(settings.admin_listen)?;
+    let faults = unsupported(&settings.file);
+    if !faults.is_empty() {
+        return Err(StartError::Configuration(faults));
+    }
+    let boot = settings.boot();
+    let data = bind(boot.server.listen)?;
+    let management = bind(boot.admin.listen)?;
     let listening = Listening {
         data: data.local_addr()?,
         management: management.local_addr()?,
     };
     let doors = [listening.data, listening.management];
 
-    let (store, catalog) = Store::open(store::Options {
+    let (store, _) = Store::open(store::Options {
         sealing_key: settings.encryption_key,
-        max_in_flight: settings.max_in_flight,
-        ..store::Options::new(&settings.store_path)
+        max_in_flight: settings.max_in_flight(),
+        ..store::Options::new(&boot.store.path)
     })?;
-    let floors = Floors::build(settings, catalog, &store, &doors)?;
+    let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
+    let reloader = Reloader::new(Arc::clone(&store), settings);
+    reloader.start(&settings.file, management_runtime.handle())?;
+    let floors = Floors::build(settings, Catalog::clone(&store.catalog()), &store, &doors)?;
     store.follow(Arc::clone(&floors.live));
 
     let readiness = Readiness::default();
-    let router = management::router(store, &floors, settings, doors, readiness.clone())?;
+    let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
+    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration)?;
     let (stop_management, management_stops) = watch::channel(false);
-    let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
     let management = management_runtime.spawn(management::run(management, router, management_stops));
 
-    let data_runtime = runtime("data-plane", threads(settings.threads))?;
+    let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
     let (stop_data, data_stops) = watch::channel(false);
     let data = data_runtime.spawn(data_plane::run(
         floors.gateway(settings),
         data,
-        threads(settings.threads),
+        threads(boot.server.threads),
         data_stops,
     ));
+    let following = reloader.follow(settings.file.digest(), &management_runtime)?;
     readiness.set(true);
     ready(listening);
     info!(data = %listening.data, management = %listening.management, "listening");
@@ -155,10 +139,11 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     data_runtime.block_on(async {
         signals.stop().await;
         readiness.set(false);
+        drop(following);
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();
-        drain::last_requests(&floors.active, settings.drain_timeout, &mut signals).await;
+        drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
     });
     data.abort();
     data_runtime.shutdown_timeout(CUT_WITHIN);
@@ -186,9 +171,9 @@ struct Floors {
 impl Floors {
     /// Builds the engines and lets them follow the catalog.
     fn build(settings: &Settings, catalog: Catalog, store: &Arc<Store>, own_listeners: &[SocketAddr]) -> Result<Self, StartError> {
-        let admission = Admission::new(settings.scheduler);
+        let admission = Admission::new(settings.scheduler());
         let upstreams = Upstreams::new(upstreams::Settings {
-            egress: settings.egress,
+            egress: settings.boot().egress,
             own_listeners: own_listeners.to_vec(),
             ..upstreams::Settings::default()
         });
@@ -226,7 +211,7 @@ impl Floors {
             upstreams,
             meter,
             active: Arc::default(),
-            hasher: KeyHasher::new(settings.key_pepper.as_deref().map(str::as_bytes)),
+            hasher: settings.hasher.clone(),
         })
     }
 
@@ -238,10 +223,10 @@ impl Floors {
             upstreams: Arc::clone(&self.upstreams),
             meter: Arc::clone(&self.meter),
             active: Arc::clone(&self.active),
-            budget: Budget::new(settings.max_buffered_bytes),
+            budget: Budget::new(settings.boot().limits.max_buffered_bytes),
             limits: Arc::clone(&self.limits),
             answers: Arc::clone(&self.answers),
-            bounds: settings.bounds,
+            bounds: settings.bounds(),
         }
     }
 }

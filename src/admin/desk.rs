@@ -10,7 +10,7 @@ use super::face::{self, Face};
 use super::problem::Problem;
 use super::sent::Sent;
 use crate::catalog::{Catalog, Conflict, Live, Provenance};
-use crate::id::KeyId;
+use crate::id::{KeyId, ModelId};
 use crate::store::{Author, Change, Done, Entry, Store, StoredAnswer};
 use crate::units::UnixMs;
 use crate::upstreams::Upstreams;
@@ -29,6 +29,9 @@ pub struct CacheSize {
 
 /// Tells how much the response cache holds.
 pub type CacheSizes = Arc<dyn Fn() -> CacheSize + Send + Sync>;
+
+/// Empties a model's response cache.
+pub type PurgeCache = Arc<dyn Fn(&ModelId) + Send + Sync>;
 
 /// An object that the API makes, shows, changes and deletes.
 pub(super) trait Noun: Clone + Send + Sync + Sized + 'static {
@@ -67,6 +70,7 @@ pub(super) struct Desk {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) last_used: LastUsed,
     pub(super) cache_size: CacheSizes,
+    pub(super) purge_cache: PurgeCache,
 }
 
 impl Desk {

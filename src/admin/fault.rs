@@ -19,6 +19,10 @@ pub(super) struct Fault {
     /// What.
     #[schema(example = "must be an integer from 1 to 1000000")]
     pub(super) message: String,
+    /// In which file, line and column: faults of a configuration file only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "obleth.yaml:12:5")]
+    pub(super) place: Option<String>,
     /// The problem's code when there is no other fault.
     #[serde(skip)]
     pub(super) code: Option<&'static str>,
@@ -40,12 +44,17 @@ pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
     pub(super) fn add(&mut self, path: &str, message: impl Into<String>) {
-        self.push(path, message.into(), None);
+        self.push(path, message.into(), None, None);
+    }
+
+    /// A fault that is in a file.
+    pub(super) fn add_placed(&mut self, path: &str, place: String, message: impl Into<String>) {
+        self.push(path, message.into(), Some(place), None);
     }
 
     /// A fault that has a code of its own.
     pub(super) fn add_coded(&mut self, path: &str, code: &'static str, message: impl Into<String>) {
-        self.push(path, message.into(), Some(code));
+        self.push(path, message.into(), None, Some(code));
     }
 
     /// Whether one of these fields, or something inside, has a fault already.
@@ -66,11 +75,16 @@ impl Faults {
         self.0
     }
 
-    fn push(&mut self, path: &str, message: String, code: Option<&'static str>) {
+    fn push(&mut self, path: &str, message: String, place: Option<String>, code: Option<&'static str>) {
         if self.0.len() < FAULTS_MAX {
             // A path can be an unknown field's name, as long as the body.
             let path = path.chars().take(256).collect();
-            self.0.push(Fault { path, message, code });
+            self.0.push(Fault {
+                path,
+                message,
+                place,
+                code,
+            });
         }
     }
 }

@@ -7,14 +7,13 @@
 //! A handler that changes something takes [`Sent`](sent::Sent) (author, condition, body), reads the body as a
 //! [draft](draft::Draft), and hands the [desk] a closure that edits the catalog on the store's writer thread. Reading and
 //! describing a body come from one declaration, so the OpenAPI document cannot promise what is not checked.
-//!
-//! What is not here yet has its place in [`api`]: `config/*`, the purge of a model's cache.
 
 mod answer;
 mod audit;
 mod auth;
 mod capacity;
 mod condition;
+mod config;
 mod costs;
 mod credential;
 mod desk;
@@ -55,7 +54,8 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::{AdminToken, UnusableToken};
-pub use desk::{CacheSize, CacheSizes, LastUsed};
+pub use config::{ConfigChange, ConfigFault, ConfigOutcome, ConfigStatus, Configuration, ReloadError};
+pub use desk::{CacheSize, CacheSizes, LastUsed, PurgeCache};
 pub use health::Readiness;
 pub use openapi::document;
 pub use serve::{Bounds, serve};
@@ -105,6 +105,10 @@ pub struct Doors {
     pub last_used: LastUsed,
     /// What the response cache holds.
     pub cache_size: CacheSizes,
+    /// Empties a model's response cache.
+    pub purge_cache: PurgeCache,
+    /// The configuration file.
+    pub configuration: Arc<dyn Configuration>,
 }
 
 /// What handlers may ask for; each takes only its part.
@@ -115,6 +119,7 @@ struct Room {
     hasher: KeyHasher,
     admission: Arc<Admission>,
     readiness: Readiness,
+    configuration: Arc<dyn Configuration>,
 }
 
 macro_rules! parts {
@@ -126,7 +131,14 @@ macro_rules! parts {
         }
     )+};
 }
-parts!(desk: Desk, rules: Rules, hasher: KeyHasher, admission: Arc<Admission>, readiness: Readiness);
+parts!(
+    desk: Desk,
+    rules: Rules,
+    hasher: KeyHasher,
+    admission: Arc<Admission>,
+    readiness: Readiness,
+    configuration: Arc<dyn Configuration>
+);
 
 /// Everything on the management port.
 pub fn router(doors: Doors) -> Router {
@@ -139,6 +151,7 @@ pub fn router(doors: Doors) -> Router {
             upstreams: doors.upstreams,
             last_used: doors.last_used,
             cache_size: doors.cache_size,
+            purge_cache: doors.purge_cache,
         },
         rules: Rules {
             policy: doors.egress,
@@ -148,6 +161,7 @@ pub fn router(doors: Doors) -> Router {
         hasher: doors.hasher,
         admission: doors.admission,
         readiness: doors.readiness,
+        configuration: doors.configuration,
     };
     let (api, _) = api().split_for_parts();
     let api = api
@@ -177,7 +191,7 @@ fn api() -> OpenApiRouter<Room> {
         .merge(costs::routes())
         .merge(capacity::routes())
         .merge(audit::routes())
-        // `config/status`, `config/reload` and `config/export` belong here.
+        .merge(config::routes())
         .merge(health::routes())
         .merge(openapi::routes())
 }

@@ -35,6 +35,7 @@ use super::{BASE, Room, answer, capacity, fairshare, keys, mcp_servers, models, 
         (name = "mcp-servers", description = "Registered MCP servers."),
         (name = "capacity", description = "How many requests may be upstream at once, and how many are."),
         (name = "audit", description = "Who changed what."),
+        (name = "config", description = "The configuration file."),
         (name = "meta", description = "Health, and this document."),
     ),
 )]

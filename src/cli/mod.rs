@@ -1,10 +1,16 @@
 //! The command line: one file per verb.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
+//! `check` and `diff` are questions, and say no with 1; `diff` says with 2 that it cannot tell.
 
+mod check;
 mod completions;
 mod demo;
+mod diff;
+mod export;
 mod log;
+mod reload;
+mod remote;
 mod secrets;
 mod serve;
 mod signal;
@@ -14,6 +20,8 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::Fault;
 
 /// A reverse proxy that shares inference servers among many tenants by weighted fair queueing.
 #[derive(Debug, Parser)]
@@ -26,6 +34,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Serve(serve::Flags),
+    Check(check::Flags),
+    Diff(diff::Flags),
+    Reload(reload::Flags),
+    Export(export::Flags),
     Demo(demo::Flags),
     SimUpstream(sim_upstream::Flags),
     Completions(completions::Flags),
@@ -36,18 +48,39 @@ enum Verb {
 #[error("{0}")]
 struct BadSetUp(String);
 
+/// A configuration file, or what stands above it, with every fault on a line of its own: `file:line:column: path: what`.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", lines(.0))]
+struct FaultyFile(Vec<Fault>);
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 const EX_CONFIG: u8 = 78;
 
 /// Reads the arguments, does what they say, and returns the process's exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Serve(flags) => serve::run(flags),
+        Verb::Serve(flags) => serve::run(&flags),
+        Verb::Check(flags) => match check::run(&flags) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Verb::Diff(flags) => return diff::run(&flags),
+        Verb::Reload(flags) => reload::run(&flags),
+        Verb::Export(flags) => export::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
+    if error.is::<FaultyFile>() {
+        // As compilers say it, so that editors find the place.
+        eprintln!("{error}");
+        return ExitCode::from(EX_CONFIG);
+    }
     // On one line: the chain of causes, outermost first.
     eprintln!("obleth: {error:#}");
     if error.is::<BadSetUp>() {

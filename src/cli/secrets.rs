@@ -3,9 +3,12 @@
 use std::{env, fs};
 
 use super::BadSetUp;
+use crate::credential::KeyHasher;
 
 /// A shorter admin token is refused: it is the only lock on everything.
 const ADMIN_TOKEN_LENGTH_MIN: usize = 16;
+
+const PEPPER: &str = "OBLETH_API_KEY_PEPPER";
 
 /// What `serve` needs to know and must not tell.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,25 +30,26 @@ impl Secrets {
         Self::read(|name| env::var(name).ok())
     }
 
+    /// What `serve` wants to be shown, for those who show it.
+    ///
+    /// # Errors
+    /// As [`from_environment`](Self::from_environment).
+    pub(super) fn admin_token_from_environment() -> Result<String, BadSetUp> {
+        admin_token(|name| env::var(name).ok())
+    }
+
+    /// How secrets become digests here.
+    ///
+    /// # Errors
+    /// As [`from_environment`](Self::from_environment).
+    pub(super) fn hasher_from_environment() -> Result<KeyHasher, BadSetUp> {
+        let pepper = secret(|name| env::var(name).ok(), PEPPER)?;
+        Ok(KeyHasher::new(pepper.as_deref().map(str::as_bytes)))
+    }
+
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, BadSetUp> {
         let secret = |name| secret(&variable, name);
-        let admin_token = secret("OBLETH_ADMIN_TOKEN")?.ok_or_else(|| {
-            BadSetUp(
-                "no admin token: set OBLETH_ADMIN_TOKEN (for instance to the output of `openssl rand -hex 32`) or \
-                 OBLETH_ADMIN_TOKEN_FILE"
-                    .to_owned(),
-            )
-        })?;
-        if admin_token.len() < ADMIN_TOKEN_LENGTH_MIN {
-            return Err(BadSetUp(format!(
-                "OBLETH_ADMIN_TOKEN is too short: it must have at least {ADMIN_TOKEN_LENGTH_MIN} characters"
-            )));
-        }
-        if !admin_token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(BadSetUp(
-                "OBLETH_ADMIN_TOKEN must consist of visible ASCII characters: it is sent in a header".to_owned(),
-            ));
-        }
+        let admin_token = admin_token(&variable)?;
         let encryption_key = secret("OBLETH_ENCRYPTION_KEY")?.map(|text| {
             key(&text).ok_or_else(|| {
                 BadSetUp(
@@ -55,10 +59,32 @@ impl Secrets {
         });
         Ok(Self {
             admin_token,
-            key_pepper: secret("OBLETH_API_KEY_PEPPER")?,
+            key_pepper: secret(PEPPER)?,
             encryption_key: encryption_key.transpose()?,
         })
     }
+}
+
+/// What operators show, if it is fit for that.
+fn admin_token(variable: impl Fn(&str) -> Option<String>) -> Result<String, BadSetUp> {
+    let admin_token = secret(variable, "OBLETH_ADMIN_TOKEN")?.ok_or_else(|| {
+        BadSetUp(
+            "no admin token: set OBLETH_ADMIN_TOKEN (for instance to the output of `openssl rand -hex 32`) or \
+             OBLETH_ADMIN_TOKEN_FILE"
+                .to_owned(),
+        )
+    })?;
+    if admin_token.len() < ADMIN_TOKEN_LENGTH_MIN {
+        return Err(BadSetUp(format!(
+            "OBLETH_ADMIN_TOKEN is too short: it must have at least {ADMIN_TOKEN_LENGTH_MIN} characters"
+        )));
+    }
+    if !admin_token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(BadSetUp(
+            "OBLETH_ADMIN_TOKEN must consist of visible ASCII characters: it is sent in a header".to_owned(),
+        ));
+    }
+    Ok(admin_token)
 }
 
 /// The variable `name`, or the content of the file that `name_FILE` names; an empty one counts as absent.

@@ -5,126 +5,151 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 use std::{env, fs};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use super::BadSetUp;
-use super::log::{self, Format};
 use super::secrets::Secrets;
-use crate::server::{Listening, Settings};
-use crate::{admission, egress, metering, proxy, server};
-
-/// Of all request bodies together, by default.
-const MAX_BUFFERED_BYTES: u64 = 1 << 30;
+use super::{BadSetUp, FaultyFile, log};
+use crate::config::{self, Context, Process};
+use crate::credential::KeyHasher;
+use crate::server::{self, Listening, Settings, StartError};
 
 /// Run the gateway.
 ///
+/// A setting is what its flag says, else its variable, else the file, else its default; `server.listen` is OBLETH_SERVER_LISTEN
+/// and a line of the file. conf/obleth.yaml lists them all.
+///
 /// OBLETH_ADMIN_TOKEN, or OBLETH_ADMIN_TOKEN_FILE, must be set. OBLETH_API_KEY_PEPPER and OBLETH_ENCRYPTION_KEY (64
 /// hexadecimal digits), or files of theirs, may be. Prints `obleth listening data=http://… management=http://…` once it
-/// serves; SIGTERM and SIGINT drain it, a second one cuts.
+/// serves; SIGHUP reads the file again; SIGTERM and SIGINT drain it, a second one cuts.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// Where clients come in; port 0 lets the system choose
-    #[arg(long, env = "OBLETH_SERVER_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Where the management API listens
-    #[arg(long, env = "OBLETH_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
-    admin_listen: SocketAddr,
-    /// The file that everything is kept in
-    #[arg(long, env = "OBLETH_STORE_PATH", value_name = "FILE", default_value = "data/obleth.db")]
-    store: PathBuf,
-    /// Requests upstream at once, until the management API says otherwise; a store that exists has its own
-    #[arg(long, env = "OBLETH_CAPACITY_MAX_IN_FLIGHT", value_name = "N", default_value_t = 64)]
-    max_in_flight: u32,
-    /// Threads of the data plane; 0 is one per core
-    #[arg(long, env = "OBLETH_SERVER_THREADS", value_name = "N", default_value_t = 0)]
-    threads: usize,
-    /// How long running requests may go on after a signal to stop
-    #[arg(long, env = "OBLETH_SERVER_DRAIN_TIMEOUT_SECS", value_name = "SECONDS", default_value_t = 300)]
-    drain_timeout_secs: u64,
-    /// Requests that may wait at once
-    #[arg(long, env = "OBLETH_SCHEDULER_MAX_QUEUED", value_name = "N", default_value_t = admission::Settings::default().max_queued)]
-    max_queued: u32,
-    /// Bytes of request bodies that may wait at once
-    #[arg(long, env = "OBLETH_SCHEDULER_MAX_QUEUED_BYTES", value_name = "BYTES", default_value_t = admission::Settings::default().max_queued_bytes)]
-    max_queued_bytes: u64,
-    /// How long a request may wait
-    #[arg(long, env = "OBLETH_SCHEDULER_QUEUE_TIMEOUT_MS", value_name = "MS", default_value_t = millis(admission::Settings::default().queue_timeout))]
-    queue_timeout_ms: u64,
-    /// The largest request body
-    #[arg(long, env = "OBLETH_LIMITS_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = proxy::Bounds::default().max_body_bytes)]
-    max_body_bytes: u64,
-    /// Bytes of request bodies held at once
-    #[arg(long, env = "OBLETH_LIMITS_MAX_BUFFERED_BYTES", value_name = "BYTES", default_value_t = MAX_BUFFERED_BYTES)]
-    max_buffered_bytes: u64,
-    /// The longest a request body may take to arrive
-    #[arg(long, env = "OBLETH_LIMITS_BODY_TIMEOUT_MS", value_name = "MS", default_value_t = millis(proxy::Bounds::default().body_timeout))]
-    body_timeout_ms: u64,
-    /// What happens to requests when the ledger cannot be written
-    #[arg(long, env = "OBLETH_LEDGER_WHEN_FULL", value_name = "WHAT", value_enum, default_value_t = WhenFull::Reject)]
-    ledger_when_full: WhenFull,
-    /// How many days the ledger keeps a row per request; sums are kept for ever
-    #[arg(long, env = "OBLETH_LEDGER_RETENTION_DAYS", value_name = "DAYS", default_value_t = 90)]
-    ledger_retention_days: u32,
-    /// Where upstreams may be
-    #[arg(long, env = "OBLETH_EGRESS_POLICY", value_name = "POLICY", value_enum, default_value_t = Egress::Lan)]
-    egress: Egress,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a list of `target=level`
-    #[arg(long, env = "OBLETH_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    log_level: String,
-    /// How log lines are written
-    #[arg(long, env = "OBLETH_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = Format::Json)]
-    log_format: Format,
+    /// The configuration file; followed while the gateway runs
+    #[arg(long, env = "OBLETH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// server.listen: where clients come in; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// admin.listen: where the management API listens
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// store.path: the file that everything is kept in
+    #[arg(long, value_name = "FILE")]
+    store: Option<String>,
+    /// capacity.max_in_flight: requests upstream at once. Without a file, of a new store only
+    #[arg(long, value_name = "N")]
+    max_in_flight: Option<u32>,
+    /// server.threads: threads of the data plane; 0 is one per core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// server.drain_timeout_secs: how long running requests may go on after a signal to stop
+    #[arg(long, value_name = "SECONDS")]
+    drain_timeout_secs: Option<u64>,
+    /// scheduler.max_queued: requests that may wait at once
+    #[arg(long, value_name = "N")]
+    max_queued: Option<u32>,
+    /// scheduler.max_queued_bytes: bytes of request bodies that may wait at once
+    #[arg(long, value_name = "BYTES")]
+    max_queued_bytes: Option<u64>,
+    /// scheduler.queue_timeout_ms: how long a request may wait
+    #[arg(long, value_name = "MS")]
+    queue_timeout_ms: Option<u64>,
+    /// limits.max_body_bytes: the largest request body
+    #[arg(long, value_name = "BYTES")]
+    max_body_bytes: Option<u64>,
+    /// limits.max_buffered_bytes: bytes of request bodies held at once
+    #[arg(long, value_name = "BYTES")]
+    max_buffered_bytes: Option<u64>,
+    /// limits.body_timeout_ms: the longest a request body may take to arrive
+    #[arg(long, value_name = "MS")]
+    body_timeout_ms: Option<u64>,
+    /// ledger.when_full: refuse requests when the ledger cannot be written, or serve them and risk their rows
+    #[arg(long, value_name = "WHAT", value_parser = ["reject", "serve"])]
+    ledger_when_full: Option<String>,
+    /// ledger.retention_days: how many days the ledger keeps a row per request; sums are kept for ever
+    #[arg(long, value_name = "DAYS")]
+    ledger_retention_days: Option<u32>,
+    /// egress.policy: where upstreams may be; lan includes loopback and private networks
+    #[arg(long, value_name = "POLICY", value_parser = ["public_only", "lan"])]
+    egress: Option<String>,
+    /// log.level
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    log_level: Option<String>,
+    /// log.format: one JSON object per line, or text for people
+    #[arg(long, value_name = "FORMAT", value_parser = ["json", "text"])]
+    log_format: Option<String>,
 }
 
-/// As the configuration file spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Egress {
-    /// Only addresses of the public internet
-    PublicOnly,
-    /// Also loopback and private networks
-    Lan,
-}
-
-/// As the configuration file spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum WhenFull {
-    /// Refuse them with 503
-    Reject,
-    /// Serve them; a crash now would lose their rows
-    Serve,
-}
-
-impl From<WhenFull> for metering::WhenFull {
-    fn from(when: WhenFull) -> Self {
-        match when {
-            WhenFull::Reject => Self::Reject,
-            WhenFull::Serve => Self::Serve,
+impl Flags {
+    /// The flags that were given, as settings.
+    fn given(&self) -> Vec<(&'static str, String)> {
+        fn text<T: ToString>(value: Option<&T>) -> Option<String> {
+            value.map(T::to_string)
         }
+        let all = [
+            ("server.listen", text(self.listen.as_ref())),
+            ("server.threads", text(self.threads.as_ref())),
+            ("server.drain_timeout_secs", text(self.drain_timeout_secs.as_ref())),
+            ("admin.listen", text(self.admin_listen.as_ref())),
+            ("store.path", self.store.clone()),
+            ("scheduler.max_queued", text(self.max_queued.as_ref())),
+            ("scheduler.max_queued_bytes", text(self.max_queued_bytes.as_ref())),
+            ("scheduler.queue_timeout_ms", text(self.queue_timeout_ms.as_ref())),
+            ("limits.max_body_bytes", text(self.max_body_bytes.as_ref())),
+            ("limits.max_buffered_bytes", text(self.max_buffered_bytes.as_ref())),
+            ("limits.body_timeout_ms", text(self.body_timeout_ms.as_ref())),
+            ("ledger.when_full", self.ledger_when_full.clone()),
+            ("ledger.retention_days", text(self.ledger_retention_days.as_ref())),
+            ("egress.policy", self.egress.clone()),
+            ("log.level", self.log_level.clone()),
+            ("log.format", self.log_format.clone()),
+            ("capacity.max_in_flight", text(self.max_in_flight.as_ref())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Serves until a signal ends it.
-pub(super) fn run(flags: Flags) -> anyhow::Result<()> {
+pub(super) fn run(flags: &Flags) -> anyhow::Result<()> {
     let secrets = Secrets::from_environment()?;
     without_huge_pages();
     // A core dump would hold prompts and keys. Where the system refuses, it has no core dumps either.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    log::start(&flags.log_level, flags.log_format)?;
-    let settings = settings(flags, secrets);
-    if let Some(folder) = settings.store_path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    let settings = settings(flags, secrets)?;
+    let configured = settings.file.settings();
+    log::start(configured.log);
+    if let Some(folder) = configured.store.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|wrong| BadSetUp(format!("cannot make the store's folder {}: {wrong}", folder.display())))?;
     }
-    server::run(&settings, announce).map_err(|wrong| BadSetUp(wrong.to_string()).into())
+    match server::run(&settings, announce) {
+        Err(StartError::Configuration(faults)) => Err(FaultyFile(faults).into()),
+        done => done.map_err(|wrong| BadSetUp(wrong.to_string()).into()),
+    }
+}
+
+/// Reads the file, if there is one, and what stands above it.
+fn settings(flags: &Flags, secrets: Secrets) -> Result<Settings, FaultyFile> {
+    let given = flags.given();
+    let hasher = KeyHasher::new(secrets.key_pepper.as_deref().map(str::as_bytes));
+    let context = Context {
+        environment: &Process,
+        hasher: &hasher,
+        flags: &given,
+    };
+    let file = match &flags.config {
+        Some(path) => config::load(path, &context),
+        None => config::without_file(&context),
+    };
+    Ok(Settings {
+        file: file.map_err(FaultyFile)?,
+        follow: flags.config.is_some(),
+        flags: given,
+        admin_token: secrets.admin_token,
+        hasher,
+        encryption_key: secrets.encryption_key,
+    })
 }
 
 /// The line that those who started the gateway wait for.
@@ -133,37 +158,6 @@ fn announce(listening: Listening) {
     let mut stdout = std::io::stdout();
     // Whoever closed our standard output does not want to know.
     let _ = writeln!(stdout, "obleth listening data=http://{data} management=http://{management}").and_then(|()| stdout.flush());
-}
-
-fn settings(flags: Flags, secrets: Secrets) -> Settings {
-    Settings {
-        listen: flags.listen,
-        threads: flags.threads,
-        drain_timeout: Duration::from_secs(flags.drain_timeout_secs),
-        admin_listen: flags.admin_listen,
-        admin_token: secrets.admin_token,
-        store_path: flags.store,
-        max_in_flight: flags.max_in_flight,
-        when_ledger_full: flags.ledger_when_full.into(),
-        ledger_retention_days: flags.ledger_retention_days,
-        scheduler: admission::Settings {
-            max_queued: flags.max_queued,
-            max_queued_bytes: flags.max_queued_bytes,
-            queue_timeout: Duration::from_millis(flags.queue_timeout_ms),
-        },
-        bounds: proxy::Bounds {
-            max_body_bytes: flags.max_body_bytes,
-            body_timeout: Duration::from_millis(flags.body_timeout_ms),
-            ..proxy::Bounds::default()
-        },
-        max_buffered_bytes: flags.max_buffered_bytes,
-        egress: match flags.egress {
-            Egress::PublicOnly => egress::Policy::PublicOnly,
-            Egress::Lan => egress::Policy::Lan,
-        },
-        key_pepper: secrets.key_pepper,
-        encryption_key: secrets.encryption_key,
-    }
 }
 
 /// Where the kernel gives huge pages unasked, an idle stream costs three times its memory. The allocator can refuse them

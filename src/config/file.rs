@@ -21,6 +21,9 @@ use crate::catalog::{ApiKey, Group, McpServer, Model, Tenant};
 /// Larger files are mistakes, and would hold up a reload.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// The one resource that variables and flags can give too.
+pub(super) const CAPACITY: &str = "capacity.max_in_flight";
+
 /// An object of the file.
 #[derive(Clone)]
 pub(super) struct Entry {
@@ -59,7 +62,7 @@ impl File {
         &self.settings
     }
 
-    /// The capacity it states, if it does: what a new store starts with.
+    /// The capacity that it, a variable or a flag states, if one does: what a new store starts with.
     #[must_use]
     pub const fn max_in_flight(&self) -> Option<u32> {
         self.max_in_flight
@@ -221,7 +224,7 @@ fn bootstrap(reading: &mut Reading<'_>, members: &mut Members<'_>) -> Settings {
             reading.leftovers(&stated, section, "this section");
         }
     }
-    for (name, text) in reading.context.flags {
+    for (name, text) in reading.context.flags.iter().filter(|(name, _)| *name != CAPACITY) {
         match settings::FIELDS.iter().find(|field| field.name == *name) {
             Some(field) => {
                 if let Some(value) = reading.loose(field.kind, text.clone(), At::Flag, name) {
@@ -251,14 +254,26 @@ fn tls_whole(reading: &mut Reading<'_>, settings: &Settings, places: &HashMap<&s
     }
 }
 
+/// A resource that can also be given where settings are: flag over environment over file.
 fn capacity(reading: &mut Reading<'_>, members: &mut Members<'_>) -> Option<u32> {
-    let member = members.take("capacity")?;
-    let mut stated = reading.members(&member.value, "capacity")?;
-    let slots = stated
-        .take("max_in_flight")
-        .filter(|member| !matches!(member.value.shape, Shape::Null))
-        .and_then(|member| reading.value(Kind::Whole(0, SLOTS_MAX), &member.value, "capacity.max_in_flight"));
-    reading.leftovers(&stated, "capacity", "this section");
+    const SLOTS: Kind = Kind::Whole(0, SLOTS_MAX);
+    let member = members.take("capacity");
+    let stated = member.and_then(|member| reading.members(&member.value, "capacity"));
+    let mut slots = stated.and_then(|mut stated| {
+        let slots = stated
+            .take("max_in_flight")
+            .filter(|member| !matches!(member.value.shape, Shape::Null))
+            .and_then(|member| reading.value(SLOTS, &member.value, CAPACITY));
+        reading.leftovers(&stated, "capacity", "this section");
+        slots
+    });
+    let variable = variable(CAPACITY);
+    if let Some(text) = reading.context.environment.var(&variable) {
+        slots = reading.loose(SLOTS, text, At::Environment, &variable).or(slots);
+    }
+    if let Some((_, text)) = reading.context.flags.iter().find(|(name, _)| *name == CAPACITY) {
+        slots = reading.loose(SLOTS, text.clone(), At::Flag, CAPACITY).or(slots);
+    }
     u32::try_from(slots?.as_u64()?).ok()
 }
 

@@ -22,6 +22,7 @@
 
 mod access;
 mod applied;
+mod compare;
 mod environment;
 mod export;
 mod fault;
@@ -39,6 +40,7 @@ mod watch;
 mod wire;
 
 pub use applied::{Applied, Unreadable};
+pub use compare::compare;
 pub use environment::{Environment, Process, resolve};
 pub use export::export;
 pub use fault::Fault;
@@ -60,7 +62,8 @@ pub struct Context<'a> {
     pub environment: &'a dyn Environment,
     /// Hashes the secrets of keys.
     pub hasher: &'a KeyHasher,
-    /// Settings that flags give, like `("server.listen", "0.0.0.0:8080")`: they win over the environment and the file.
+    /// Settings that flags give, like `("server.listen", "0.0.0.0:8080")`: they win over the environment and the file. So
+    /// does `capacity.max_in_flight`.
     pub flags: &'a [(&'static str, String)],
 }
 

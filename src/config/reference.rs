@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::access::ENDPOINT_FIELDS;
 use super::field::Field;
-use super::file::variable;
+use super::file::{CAPACITY, variable};
 use super::kind::Kind;
 use super::noun::{Noun, SLOTS_MAX};
 use super::settings::{self, MAX_IN_FLIGHT_DEFAULT, Settings};
@@ -19,7 +19,7 @@ pub struct Entry {
     pub accepts: String,
     /// Its default as JSON; `None` where it is required or one of several ways.
     pub default: Option<String>,
-    /// The environment variable that wins over the file: settings only.
+    /// The environment variable that wins over the file: settings and the capacity.
     pub variable: Option<String>,
 }
 
@@ -33,7 +33,10 @@ pub fn reference() -> Vec<Entry> {
     });
     let mut entries: Vec<Entry> = settings.collect();
     let slots = Value::from(MAX_IN_FLIGHT_DEFAULT);
-    entries.push(entry("capacity.max_in_flight".to_owned(), Kind::Whole(0, SLOTS_MAX), Some(&slots)));
+    entries.push(Entry {
+        variable: Some(variable(CAPACITY)),
+        ..entry(CAPACITY.to_owned(), Kind::Whole(0, SLOTS_MAX), Some(&slots))
+    });
     noun::<Group>(&mut entries, Group::LIST);
     noun::<Tenant>(&mut entries, Tenant::LIST);
     noun::<ApiKey>(&mut entries, "tenants[].keys");

@@ -1,5 +1,6 @@
 //! Tests of the whole room: files as operators write them, against catalogs as the store keeps them.
 
+mod comparing;
 mod conf;
 mod exporting;
 mod merging;

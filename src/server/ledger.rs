@@ -14,9 +14,9 @@ pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> 
     let clock: Clock = Arc::new(now);
     let meter = Meter::open(
         &metering::Settings {
-            when_full: settings.when_ledger_full,
-            retention_days: settings.ledger_retention_days,
-            ..metering::Settings::new(settings.store_path.with_extension("spool"), clock)
+            when_full: settings.when_ledger_full(),
+            retention_days: settings.boot().ledger.retention_days,
+            ..metering::Settings::new(settings.boot().store.path.with_extension("spool"), clock)
         },
         Arc::clone(store) as Arc<dyn metering::Sink>,
     )?;
@@ -36,7 +36,8 @@ pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> 
     Ok(meter)
 }
 
-fn now() -> UnixMs {
+/// The system's clock.
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

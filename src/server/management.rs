@@ -8,7 +8,7 @@ use axum::Router;
 use tokio::sync::watch;
 
 use super::{Floors, Settings, StartError};
-use crate::admin::{self, AdminToken, CacheSize, Doors, Readiness};
+use crate::admin::{self, AdminToken, CacheSize, Configuration, Doors, Readiness};
 use crate::store::Store;
 
 /// Builds the API on the floors below it.
@@ -18,8 +18,10 @@ pub(super) fn router(
     settings: &Settings,
     listening: [SocketAddr; 2],
     readiness: Readiness,
+    configuration: Arc<dyn Configuration>,
 ) -> Result<Router, StartError> {
     let (limits, answers) = (Arc::clone(&floors.limits), Arc::clone(&floors.answers));
+    let purged = Arc::clone(&floors.answers);
     Ok(admin::router(Doors {
         store,
         live: Arc::clone(&floors.live),
@@ -27,7 +29,7 @@ pub(super) fn router(
         upstreams: Arc::clone(&floors.upstreams),
         token: AdminToken::new(&settings.admin_token).map_err(StartError::AdminToken)?,
         hasher: floors.hasher.clone(),
-        egress: settings.egress,
+        egress: settings.boot().egress,
         own_listeners: listening.to_vec(),
         seals: settings.encryption_key.is_some(),
         listen: Some(listening[1]),
@@ -41,6 +43,8 @@ pub(super) fn router(
                 bytes: counters.bytes,
             }
         }),
+        purge_cache: Arc::new(move |model| purged.purge(model)),
+        configuration,
     }))
 }
 

@@ -31,7 +31,24 @@ fn a_bad_set_up_is_78_with_one_line_that_says_what_to_do() {
         78,
         "OBLETH_ENCRYPTION_KEY must be 64",
     );
-    refused(&["serve", "--log-level", "a=b=c"], &[token], 78, "--log-level");
+    refused(
+        &["serve"],
+        &[token, ("OBLETH_ADMIN_LISTEN", "nowhere")],
+        78,
+        "environment: OBLETH_ADMIN_LISTEN: must be an IP address and a port",
+    );
+    refused(
+        &["serve", "--queue-timeout-ms", "0"],
+        &[token],
+        78,
+        "command line: scheduler.queue_timeout_ms: must be an integer from 1",
+    );
+    refused(
+        &["serve"],
+        &[token, ("OBLETH_LIMITS_MAX_CONNECTIONS", "7")],
+        78,
+        "limits.max_connections: cannot be changed yet",
+    );
 }
 
 #[test]
@@ -62,7 +79,7 @@ fn wrong_usage_is_2_and_shows_the_usage() {
     refused(&[], &[], 2, "Usage: obleth");
     refused(&["dance"], &[], 2, "unrecognized subcommand");
     refused(&["serve", "--threads", "many"], &[], 2, "--threads");
-    refused(&["serve"], &[("OBLETH_ADMIN_LISTEN", "nowhere")], 2, "nowhere");
+    refused(&["serve", "--log-level", "chatty"], &[], 2, "--log-level");
     refused(&["sim-upstream", "--fault", "explode"], &[], 1, "explode");
 }
 

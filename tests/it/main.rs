@@ -9,6 +9,7 @@
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
+//! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `limits` | quotas and budgets |
@@ -27,6 +28,7 @@
 mod answers;
 mod balancer;
 mod command_line;
+mod configuration;
 mod durability;
 mod fair_share;
 mod faults;

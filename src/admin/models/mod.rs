@@ -1,6 +1,4 @@
 //! `/models`: what is served, where, and at what price.
-//!
-//! `DELETE /models/{id}/cache` (purge) belongs here once the answers room has something to purge.
 
 mod apply;
 mod draft;
@@ -19,8 +17,7 @@ use apply::Plan;
 use draft::{CacheDraft, EndpointDraft, ModelDraft};
 pub(super) use show::address;
 
-use super::Room;
-use super::desk::{Desk, Noun};
+use super::desk::{self, Desk, Noun};
 use super::draft::{Draft, Given, Mode};
 use super::fault::Faults;
 use super::of::Of;
@@ -29,17 +26,18 @@ use super::problem::Problem;
 use super::provenance;
 use super::rules::Rules;
 use super::sent::Sent;
+use super::{Room, answer};
 use crate::catalog::{
-    CachePolicy, Engine, LoadBalancing, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance, Supports, Timeouts, Tls,
+    CachePolicy, Catalog, Engine, LoadBalancing, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance, Supports, Timeouts, Tls,
 };
 use crate::id::ModelId;
-use crate::store::Store;
+use crate::store::{Change, Entry, Store};
 
 pub(super) fn routes() -> OpenApiRouter<Room> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, update, delete))
-        .routes(routes!(set_cache))
+        .routes(routes!(set_cache, purge_cache))
 }
 
 /// Registers a model.
@@ -127,6 +125,27 @@ async fn set_cache(State(desk): State<Desk>, Of(id): Of<Model>, sent: Sent) -> R
         Ok(())
     })
     .await
+}
+
+/// Empties a model's response cache.
+#[utoipa::path(delete, path = "/models/{id}/cache", operation_id = "purge_model_cache", tag = "models",
+    responses((status = 204, description = "It is empty.")))]
+async fn purge_cache(State(desk): State<Desk>, Of(id): Of<Model>, sent: Sent) -> Result<Response, Problem> {
+    let Sent { author, if_match, .. } = sent;
+    let change = move |catalog: &mut Catalog, _now| {
+        let model = desk::current::<Model>(catalog, &id, &if_match)?;
+        let entry = Entry {
+            action: "purge_model_cache",
+            entity_type: Model::NAME,
+            entity_id: model.label(),
+            detail: json!({"name": model.name}),
+        };
+        Ok::<_, Problem>(Change::new(()).audited(entry))
+    };
+    desk.store.change(author, change).await?;
+    // After the audit row: what cannot be written down is not done.
+    (desk.purge_cache)(&id);
+    Ok(answer::gone())
 }
 
 /// Looks credentials up where it may block.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -10,12 +11,15 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::admin::{AdminToken, CacheSize, Doors, Readiness, router};
+use crate::admin::{
+    AdminToken, CacheSize, ConfigChange, ConfigFault, ConfigOutcome, ConfigStatus, Configuration, Doors, Readiness, ReloadError, router,
+};
 use crate::admission::{self, Admission};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
 use crate::egress;
 use crate::store::{AuditQuery, AuditRow, Options, Store};
+use crate::units::UnixMs;
 use crate::upstreams::{self, Upstreams};
 
 pub(in crate::admin) const TOKEN: &str = "a-token-of-the-tests-0123456789abcdef";
@@ -27,6 +31,50 @@ pub(in crate::admin) struct House {
     pub(in crate::admin) live: Arc<Live>,
     pub(in crate::admin) readiness: Readiness,
     _folder: TempDir,
+}
+
+/// A configuration that says what it was told to.
+pub(in crate::admin) struct Stated(pub(in crate::admin) Result<ConfigStatus, ReloadError>);
+
+#[async_trait]
+impl Configuration for Stated {
+    fn status(&self) -> ConfigStatus {
+        self.0.clone().unwrap_or_default()
+    }
+
+    async fn reload(&self, actor: String, request_id: String) -> Result<ConfigStatus, ReloadError> {
+        assert!(!actor.is_empty() && !request_id.is_empty());
+        self.0.clone()
+    }
+
+    fn export(&self) -> String {
+        "{}\n".to_owned()
+    }
+}
+
+/// A status with something of everything.
+fn status() -> ConfigStatus {
+    ConfigStatus {
+        path: Some("obleth.yaml".to_owned()),
+        digest: Some("00".repeat(32)),
+        attempted_at: Some(UnixMs(1_000)),
+        applied_at: Some(UnixMs(0)),
+        outcome: ConfigOutcome::Refused,
+        errors: vec![ConfigFault {
+            place: "obleth.yaml:2:3".to_owned(),
+            path: "groups[0].name".to_owned(),
+            message: "is required".to_owned(),
+        }],
+        restart_required: vec!["server.listen".to_owned()],
+        notices: vec!["nothing".to_owned()],
+        changes: vec![ConfigChange {
+            action: "set_capacity",
+            entity_type: "capacity",
+            entity_id: "max_in_flight".to_owned(),
+            name: "of this process".to_owned(),
+            summary: "~ capacity".to_owned(),
+        }],
+    }
 }
 
 /// An answer, read to its end.
@@ -122,6 +170,8 @@ impl House {
             readiness,
             last_used: Arc::new(|_| None),
             cache_size: Arc::new(|| CacheSize { entries: 3, bytes: 77 }),
+            purge_cache: Arc::new(|_| {}),
+            configuration: Arc::new(Stated(Ok(status()))),
         };
         change(&mut doors);
         Self {

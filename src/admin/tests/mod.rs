@@ -2,6 +2,7 @@
 
 mod audit;
 mod conditions;
+mod config;
 mod door;
 mod fairshare;
 pub(in crate::admin) mod harness;

@@ -16,6 +16,16 @@ use super::process::Process;
 const STORE: &str = "obleth.db";
 const TOKEN: &str = "a-token-of-the-integration-tests";
 
+/// The settings half of a file.
+fn bootstrap(scratch: &TempDir, threads: u32) -> String {
+    let store = scratch.path().join("obleth.db");
+    format!(
+        "server: {{ listen: \"127.0.0.1:0\", threads: {threads} }}\nadmin: {{ listen: \"127.0.0.1:0\" }}\nstore: {{ path: \"{}\" }}\nlog: \
+         {{ level: error }}\n",
+        store.display()
+    )
+}
+
 /// A running `obleth serve`.
 pub(crate) struct Gateway {
     /// Where clients come in.
@@ -47,6 +57,20 @@ impl Gateway {
         let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let process = serve(&scratch, &flags, &env);
+        Self::running(process, scratch, flags, env)
+    }
+
+    /// Starts one from a file that says what `resources` say, and that it is to listen on ports from the system.
+    pub(crate) fn start_configured(resources: &str) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let path = scratch.path().join("obleth.yaml");
+        std::fs::write(&path, bootstrap(&scratch, 2) + resources).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+        command.args(["serve", "--config"]).arg(path).env("OBLETH_ADMIN_TOKEN", TOKEN);
+        Self::running(Process::start(&mut command), scratch, Vec::new(), Vec::new())
+    }
+
+    fn running(process: Process, scratch: TempDir, flags: Vec<String>, env: Vec<(String, String)>) -> Self {
         Self {
             data: process.address("data="),
             management: process.address("management="),
@@ -107,6 +131,40 @@ impl Gateway {
             });
         }
         rows
+    }
+
+    /// The file it was started from.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.scratch.path().join("obleth.yaml")
+    }
+
+    /// Replaces the file at once, as a deployment does; the data plane's threads are a setting that needs a restart.
+    pub(crate) fn configure(&self, threads: u32, resources: &str) {
+        let new = self.scratch.path().join("obleth.yaml.new");
+        std::fs::write(&new, bootstrap(&self.scratch, threads) + resources).unwrap();
+        std::fs::rename(&new, self.file()).unwrap();
+    }
+
+    /// Asks it to read its file again.
+    pub(crate) fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// The command line as an operator of this gateway has it.
+    pub(crate) fn operator(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+        command
+            .args(arguments)
+            .env("OBLETH_ADMIN_TOKEN", TOKEN)
+            .env("OBLETH_ADMIN_URL", format!("http://{}", self.management));
+        command
+    }
+
+    /// An operator's request without a body, as it is answered.
+    pub(crate) async fn answer(&self, method: Method, path: &str) -> (u16, Value) {
+        let url = format!("http://{}/api/v1/{path}", self.management);
+        let response = self.client.request(method, url).bearer_auth(TOKEN).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or(Value::Null))
     }
 
     /// Sends an operator's request and returns the body of the 2xx that must come.

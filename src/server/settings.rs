@@ -1,0 +1,94 @@
+//! How the gateway is started: the configuration as it was read, in the words of the rooms below, and the secrets.
+
+use std::time::Duration;
+
+use crate::admission;
+use crate::config::{self, Fault, File, MAX_IN_FLIGHT_DEFAULT};
+use crate::credential::KeyHasher;
+use crate::metering;
+use crate::proxy::Bounds;
+
+/// How the gateway is started.
+#[derive(Clone)]
+pub struct Settings {
+    /// The configuration: a file with the variables and flags above it, or those alone.
+    pub file: File,
+    /// Whether it is a file, to be merged into the store and followed.
+    pub follow: bool,
+    /// The flags above the file, for when it is read again.
+    pub flags: Vec<(&'static str, String)>,
+    /// What operators show.
+    pub admin_token: String,
+    /// How secrets become digests.
+    pub hasher: KeyHasher,
+    /// What stored credentials of upstreams are sealed with.
+    pub encryption_key: Option<[u8; 32]>,
+}
+
+impl Settings {
+    /// The bootstrap half.
+    pub(super) const fn boot(&self) -> &config::Settings {
+        self.file.settings()
+    }
+
+    /// The capacity that a new store starts with; an old one has its own.
+    pub(super) fn max_in_flight(&self) -> u32 {
+        self.file.max_in_flight().unwrap_or(MAX_IN_FLIGHT_DEFAULT)
+    }
+
+    pub(super) fn scheduler(&self) -> admission::Settings {
+        let scheduler = self.boot().scheduler;
+        admission::Settings {
+            max_queued: scheduler.max_queued,
+            max_queued_bytes: scheduler.max_queued_bytes,
+            queue_timeout: Duration::from_millis(scheduler.queue_timeout_ms),
+        }
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        let limits = self.boot().limits;
+        Bounds {
+            max_body_bytes: limits.max_body_bytes,
+            body_timeout: Duration::from_millis(limits.body_timeout_ms),
+            ..Bounds::default()
+        }
+    }
+
+    pub(super) fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.boot().server.drain_timeout_secs.into())
+    }
+
+    pub(super) const fn when_ledger_full(&self) -> metering::WhenFull {
+        match self.boot().ledger.when_full {
+            config::WhenFull::Reject => metering::WhenFull::Reject,
+            config::WhenFull::Serve => metering::WhenFull::Serve,
+        }
+    }
+}
+
+/// What a configuration asks for that this program cannot do yet. It is refused: a bound that is written down and not kept is
+/// worse than none.
+#[must_use]
+pub fn unsupported(file: &File) -> Vec<Fault> {
+    const UNSUPPORTED: &[(&str, &str)] = &[
+        ("server.tls_cert_file", NO_TLS),
+        ("server.tls_key_file", NO_TLS),
+        ("admin.tls_cert_file", NO_TLS),
+        ("admin.tls_key_file", NO_TLS),
+        ("limits.header_timeout_ms", FIXED),
+        ("limits.max_connections", FIXED),
+    ];
+    const NO_TLS: &str = "is not supported: listeners speak no TLS yet";
+    const FIXED: &str = "cannot be changed yet: leave it out";
+    let differences = config::Settings::default().differences(file.settings());
+    let found = UNSUPPORTED.iter().filter(|(setting, _)| differences.contains(setting));
+    found
+        .map(|(setting, message)| Fault {
+            file: file.path().to_owned(),
+            line: 0,
+            column: 0,
+            path: (*setting).to_owned(),
+            message: (*message).to_owned(),
+        })
+        .collect()
+}
