@@ -62,6 +62,8 @@ impl Running {
         let program = env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
             .args(arguments)
+            // The demo's house is not the operator's.
+            .env_remove("OBLETH_CONFIG")
             .envs(environment.iter().copied())
             .current_dir(scratch.path())
             .stdin(Stdio::null())
