@@ -19,6 +19,9 @@ pub(super) fn pick(tier: &Tier, session: u64, in_flight: u32, tried: &[EndpointI
     let mut overloaded: Option<(usize, f64)> = None;
     for (index, seat) in tier.seats.iter().enumerate() {
         let hash = mix(session ^ seat.seed);
+        if best.is_some_and(|(_, best)| !tier.equal && hopeless(hash, seat.weight, best)) {
+            continue;
+        }
         let score = if tier.equal { uniform(hash) } else { weighted(hash, seat.weight) };
         if best.is_some_and(|(_, best)| score <= best) || !tier.open(index, tried) {
             continue;
@@ -44,6 +47,15 @@ fn weighted(hash: u64, weight: u64) -> f64 {
     weight as f64 / -log2(hash | 1)
 }
 
+/// Whether a seat's score is below the best for certain, told without a logarithm: `-log2(u)` is at least
+/// `(1 - u) / ln 2`, and the factor is a little less than that, for the errors of [`log2`].
+#[expect(clippy::cast_precision_loss, reason = "weights are below 2^40; a score needs no more than 52 bits")]
+fn hopeless(hash: u64, weight: u64, best: f64) -> bool {
+    let missing = 2.0 - uniform(hash);
+    // Nearer to 1 than that, the last bits of the hash decide.
+    missing > 1e-9 && weight as f64 <= best * 1.442 * missing
+}
+
 /// log2 of `hash / 2^64`, from the float's own exponent and a polynomial for the mantissa, at a tenth of the cost of the
 /// library's. The polynomial has the factor `m - 1`, so the relative error stays below 0.0001 also where the logarithm
 /// goes to 0, which is where winners are.
@@ -60,6 +72,19 @@ fn log2(hash: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_seat_that_would_win_is_passed_over() {
+        let mut hash = 1_u64;
+        for weight in (0..20_000).map(|turn| 1 + turn % 977) {
+            hash = mix(hash.wrapping_add(0x9e37_79b9_7f4a_7c15));
+            // Few fall near the edges by chance.
+            for hash in [hash, hash | 0xffff_f000_0000_0000, u64::MAX - (hash >> 50)] {
+                let score = weighted(hash, weight);
+                assert!(!hopeless(hash, weight, score * 0.999_9), "{hash} with weight {weight}");
+            }
+        }
+    }
 
     #[test]
     fn the_quick_logarithm_is_close() {
