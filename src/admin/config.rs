@@ -201,7 +201,7 @@ async fn reload(State(configuration): State<Arc<dyn Configuration>>, sent: Sent)
 ///
 /// Keys are digests, credentials of upstreams references or digests.
 #[utoipa::path(get, path = "/config/export", operation_id = "export_config", tag = "config",
-    responses((status = 200, description = "The file.", body = String, content_type = "application/yaml")))]
+    responses((status = 200, description = "The file, a mapping.", body = serde_json::Value, content_type = "application/yaml")))]
 async fn export(State(configuration): State<Arc<dyn Configuration>>) -> Response {
     const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
     ([(header::CONTENT_TYPE, YAML)], configuration.export()).into_response()
