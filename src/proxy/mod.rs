@@ -160,7 +160,7 @@ impl ProxyHttp for Gateway {
         phase::logging::run(self, session, ctx);
     }
 
-    /// The request's own line in the log says how it ended; Pingora's would repeat it with the client's address.
+    /// The request's own line (at `debug`) and its ledger row say how it ended; Pingora's would repeat it with the client's address.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
         true
     }
