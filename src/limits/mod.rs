@@ -12,6 +12,7 @@
 //! the tenant could have had.
 
 mod account;
+mod calendar;
 mod past;
 mod reservation;
 mod show;
@@ -34,6 +35,7 @@ use crate::quota::estimate::{ExceedsQuota, MeanOutput};
 use crate::quota::{Exhausted, Moment, Sum, estimate};
 use crate::units::{PicoUsd, UnixMs};
 use account::{Account, Amounts};
+use calendar::Calendar;
 
 /// What the room needs to begin.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +95,7 @@ const RACES_PAUSE: Duration = Duration::from_millis(1);
 pub struct Limits {
     epoch: Instant,
     records: ArcSwap<Records>,
+    calendar: Calendar,
     /// Held while the records are replaced.
     applying: Mutex<()>,
 }
@@ -132,6 +135,7 @@ impl Limits {
         Arc::new(Self {
             epoch: settings.epoch,
             records: ArcSwap::default(),
+            calendar: Calendar::default(),
             applying: Mutex::new(()),
         })
     }
@@ -140,6 +144,13 @@ impl Limits {
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment::from_start(self.epoch.elapsed())
+    }
+
+    /// The time by which budgets are counted, when the wall clock says `wall`: the same, but for a while after a step
+    /// ([`steady`](crate::quota::steady)).
+    #[must_use]
+    pub fn calendar(&self, wall: UnixMs, now: Moment) -> UnixMs {
+        self.calendar.read(wall, now)
     }
 
     /// Follows the catalog: who stays keeps what they spent, also under a changed limit.
@@ -157,7 +168,8 @@ impl Limits {
         self.records.store(Arc::new(before.followed(catalog, now)));
     }
 
-    /// Reserves what a request will use, in every scope or in none. `wall` decides the budgets' period only.
+    /// Reserves what a request will use, in every scope or in none. `wall` ([`calendar`](Self::calendar) time) decides the
+    /// budgets' period only.
     ///
     /// # Errors
     /// [`Exceeded`]; nothing is taken then.
