@@ -15,6 +15,7 @@ mod account;
 mod calendar;
 mod past;
 mod reservation;
+mod shared;
 mod show;
 
 use std::collections::HashMap;
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-pub use past::Past;
 pub use reservation::{Actual, Reservation};
 pub use show::{RateView, Scope, Subject, Unit};
 
@@ -67,8 +67,6 @@ pub enum Exceeded {
         retry_after: Duration,
         /// The limit that keeps it waiting longest.
         scope: Scope,
-        /// What the limits show now.
-        view: RateView,
     },
     /// The input alone is larger than a whole minute's quota.
     #[error("the input alone is larger than the quota of a whole minute")]
@@ -189,8 +187,7 @@ impl Limits {
         for _ in 0..RACES_MAX {
             if let Some((retry_after, scope)) = longest_wait(&record, amounts, now) {
                 record.check_budgets(ask.input_tokens, estimate, wall)?;
-                let view = record.view(now);
-                return Err(Exceeded::Rate { retry_after, scope, view });
+                return Err(Exceeded::Rate { retry_after, scope });
             }
             let mut taken = Reservation::empty(Arc::clone(self), Arc::clone(&record), wall);
             match taken.take_rates(amounts, now) {
@@ -202,7 +199,6 @@ impl Limits {
         Err(lost_to.map_or(Exceeded::Gone, |scope| Exceeded::Rate {
             retry_after: RACES_PAUSE,
             scope,
-            view: record.view(now),
         }))
     }
 
@@ -328,5 +324,7 @@ fn longest_wait(record: &KeyRecord, (key, tenant): (Amounts, Amounts), now: Mome
         .max_by_key(|(wait, _)| *wait)
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

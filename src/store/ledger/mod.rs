@@ -5,6 +5,7 @@
 
 mod handle;
 mod histogram;
+mod lifetime;
 mod prune;
 mod remember;
 pub(super) mod rollup;
@@ -15,7 +16,7 @@ pub(super) mod tests;
 use rusqlite::{Connection, params};
 
 pub use histogram::Histogram;
-pub use remember::Remembered;
+pub use remember::{Lifetime, Owner, Past, Use};
 pub use rollup::Sums;
 pub use row::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
 
@@ -41,8 +42,9 @@ fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
 
 pub(super) fn append(connection: &Connection, rows: &[Row], cursor: Cursor) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT OR IGNORE INTO ledger VALUES
-         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
+        "INSERT INTO ledger VALUES
+         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
+         ON CONFLICT (request_id) DO NOTHING",
     )?;
     let mut batch = rollup::Batch::default();
     let mut new = 0;
