@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::super::{ReadError, Store};
-use super::{Cursor, Past, Row, append, cursor, prune, remember};
+use super::{Cursor, Past, Row, WriteError, append, cursor, prune, remember};
 use crate::units::UnixMs;
 
 /// How long the start may wait for what the ledger remembers.
@@ -18,16 +18,16 @@ impl Store {
     /// for a thread, not for a task.
     ///
     /// # Errors
-    /// Why the store cannot be written, in a sentence.
-    pub fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, String> {
+    /// [`WriteError`].
+    pub fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, WriteError> {
         wait(self.write(move |connection| append(connection, &rows, cursor))?)
     }
 
     /// How far the spool has been moved. Blocks.
     ///
     /// # Errors
-    /// Why the store cannot be read, in a sentence.
-    pub fn spool_cursor(&self) -> Result<Cursor, String> {
+    /// [`WriteError`].
+    pub fn spool_cursor(&self) -> Result<Cursor, WriteError> {
         wait(self.write(cursor)?)
     }
 
@@ -35,8 +35,8 @@ impl Store {
     /// day stay. Returns whether there may be more. Blocks.
     ///
     /// # Errors
-    /// Why the store cannot be written, in a sentence.
-    pub fn prune_ledger(&self, before: UnixMs) -> Result<bool, String> {
+    /// [`WriteError`].
+    pub fn prune_ledger(&self, before: UnixMs) -> Result<bool, WriteError> {
         wait(self.write(move |connection: &Connection| prune::prune(connection, before))?)
     }
 
@@ -52,6 +52,7 @@ impl Store {
     }
 }
 
-fn wait<T>(answer: oneshot::Receiver<Result<T, String>>) -> Result<T, String> {
-    answer.blocking_recv().unwrap_or_else(|_| Err("the store is closing".to_owned()))
+fn wait<T>(answer: oneshot::Receiver<Result<T, WriteError>>) -> Result<T, WriteError> {
+    let closing = |_| Err(WriteError::Unavailable("the store is closing".to_owned()));
+    answer.blocking_recv().unwrap_or_else(closing)
 }

@@ -22,6 +22,17 @@ pub use row::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSou
 
 use crate::units::PicoUsd;
 
+/// Why rows are not in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The store cannot be written now: the same rows may go in later.
+    #[error("the store cannot be written: {0}")]
+    Unavailable(String),
+    /// The store works and does not take these rows: one of them breaks a rule, and will again.
+    #[error("the store refuses it: {0}")]
+    Refused(String),
+}
+
 /// How far the spool has been moved into the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cursor {
