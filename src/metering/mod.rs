@@ -18,7 +18,7 @@
 //! # Inside
 //!
 //! `spool` appends records (`codec`) to numbered segments; `mover` reads them back and moves rows to the store in batches
-//! (every 50 ms or 256 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
+//! (every 100 ms or 1 024 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
 //! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start. A row that
 //! the store refuses for good is set aside (`aside`), damage is passed over: neither holds up what comes after it.
 

@@ -42,6 +42,7 @@ impl Scheduler {
             ready: 0,
             in_flight: 0,
             queued: 0,
+            queued_bytes: 0,
             branches: Vec::new(),
             served: Cost::ZERO,
             active_tick: self.tick,
@@ -316,12 +317,22 @@ impl Scheduler {
             self.hide(lane, self.lanes[lane].ready);
         }
         let from = self.tenants[ix].group;
-        let Tenant { in_flight, queued, .. } = self.tenants[ix];
+        let Tenant {
+            in_flight,
+            queued,
+            queued_bytes,
+            ..
+        } = self.tenants[ix];
         for (group, sign) in [(from, false), (to, true)] {
             let group = &mut self.groups[group];
             let change = |count: u32, by: u32| if sign { count + by } else { count - by };
             group.in_flight = change(group.in_flight, in_flight);
             group.queued = change(group.queued, queued);
+            group.queued_bytes = if sign {
+                group.queued_bytes + queued_bytes
+            } else {
+                group.queued_bytes - queued_bytes
+            };
             group.tenants = change(group.tenants, 1);
             group.active_tick = self.tick;
         }

@@ -124,6 +124,7 @@ pub(super) struct Group {
     pub(super) ready: u32,
     pub(super) in_flight: u32,
     pub(super) queued: u32,
+    pub(super) queued_bytes: u64,
     /// Its branch in each pool, by the pool's index; short where it has none.
     pub(super) branches: Vec<BranchIx>,
     pub(super) served: Cost,
