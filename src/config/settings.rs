@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::field::{Field, field};
 use super::kind::Kind;
-use super::wire::Word;
+use crate::catalog::Word;
 use crate::egress::Policy;
 
 /// What to do with billable requests while the ledger cannot be written.

@@ -19,8 +19,10 @@
 //!
 //! `spool` appends records (`codec`) to numbered segments; `mover` reads them back and moves rows to the store in batches
 //! (every 100 ms or 1 024 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
-//! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start.
+//! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start. A row that
+//! the store refuses for good is set aside (`aside`), damage is passed over: neither holds up what comes after it.
 
+mod aside;
 mod codec;
 mod mover;
 mod recovery;
@@ -42,6 +44,7 @@ pub use sink::Sink;
 pub use ticket::{Intent, Ticket};
 
 use crate::store::Clock;
+use aside::Aside;
 use codec::Record;
 use mover::{Mover, Progress};
 use spool::Spool;
@@ -67,7 +70,7 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// What happens at the bound.
     pub when_full: WhenFull,
-    /// How many days raw rows stay. Roll-ups stay for ever.
+    /// How many days raw rows and sums per minute stay. Sums per hour and day stay for ever.
     pub retention_days: u32,
     /// Wall-clock time, for retention.
     pub clock: Clock,
@@ -109,7 +112,7 @@ pub enum OpenError {
 #[error("the ledger cannot be written")]
 pub struct Unavailable;
 
-/// What happened so far. All but `open`, `spool_bytes` and `waiting_rows` only grow.
+/// What happened so far. All but `open`, `spool_bytes`, `waiting_rows` and `set_aside` only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Requests begun and not settled.
@@ -134,6 +137,8 @@ pub struct Counters {
     pub refused: u64,
     /// Damaged stretches of segments that were skipped.
     pub damaged: u64,
+    /// Rows that the store refuses, kept in a file beside the spool.
+    pub set_aside: u64,
 }
 
 /// How many rows wait in memory while neither spool nor store can be written: some 25 MiB (few in tests, which fill it).
@@ -151,6 +156,7 @@ struct Shared {
     lost: AtomicU64,
     refused: AtomicU64,
     damaged: AtomicU64,
+    aside: Aside,
 }
 
 /// The ledger's front. Dropping it moves what is spooled and ends the threads.
@@ -189,6 +195,7 @@ impl Meter {
             lost: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             damaged: AtomicU64::new(recovered.damaged),
+            aside: recovered.aside,
         });
         let mover = Mover::new(Arc::clone(&shared), sink, recovered.next_segment, settings);
         let mut threads = Vec::new();
@@ -246,9 +253,10 @@ impl Meter {
             sync_errors: of(&shared.spool.sync_errors),
             store_errors: of(&shared.progress.store_errors),
             unspooled: of(&shared.unspooled),
-            lost: of(&shared.lost),
+            lost: of(&shared.lost).saturating_add(of(&shared.aside.lost)),
             refused: of(&shared.refused),
             damaged: of(&shared.damaged),
+            set_aside: of(&shared.aside.rows),
         }
     }
 }

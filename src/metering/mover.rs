@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::aside::{self, Delivery};
 use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
 use super::ticket::{Delivered, Intent};
 use super::{Row, Settings, Shared, Sink, recovery, spool};
@@ -35,6 +36,9 @@ const _: () = assert!(CHUNK > PAYLOAD_MAX + codec::HEADER);
 
 /// How long the mover waits after the store refused a batch.
 const STORE_RETRY: Duration = Duration::from_millis(200);
+
+/// How often a segment that cannot be read is tried before it is given up, 50 ms apart.
+const READ_TRIES: u32 = 100;
 
 /// How often old rows are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -106,6 +110,12 @@ pub(super) struct Mover {
     prune_at: Instant,
     /// Where it reads.
     at: Cursor,
+    /// Where the store knows it to be.
+    stored: Cursor,
+    /// Whether it is passing over damage.
+    in_damage: bool,
+    /// How often in a row it could not read.
+    unreadable: u32,
     file: Option<File>,
     /// The oldest segment that is not deleted.
     oldest: u64,
@@ -126,6 +136,9 @@ impl Mover {
             retention_ms: i64::from(settings.retention_days) * DAY_MS,
             prune_at: Instant::now(),
             at: Cursor { segment, offset: 0 },
+            stored: Cursor { segment, offset: 0 },
+            in_damage: false,
+            unreadable: 0,
             file: None,
             oldest: segment,
             open: HashMap::new(),
@@ -138,8 +151,14 @@ impl Mover {
     pub(super) fn run(mut self) {
         loop {
             let stopping = self.shared.progress.stopping.load(Ordering::Relaxed);
-            let more_spooled = self.read().is_ok_and(|()| self.rows.len() >= BATCH_MAX);
+            // Told before the tail is: whatever is counted here lies before it, or waits in memory.
+            let appended = self.shared.progress.appended.load(Ordering::Relaxed);
+            let more_spooled = self.read_or_give_up();
             let behind = self.take_waiting() || more_spooled;
+            if !behind && self.unreadable == 0 {
+                // Records that were lost to damage are never counted.
+                self.consumed = self.consumed.max(appended);
+            }
             let stored = self.store();
             if stored {
                 self.retire();
@@ -153,6 +172,23 @@ impl Mover {
                 thread::park_timeout(MOVE_EVERY);
             }
         }
+    }
+
+    /// Reads what was appended; what cannot be read is given up after a while. Returns whether there is more.
+    fn read_or_give_up(&mut self) -> bool {
+        let Err(error) = self.read() else {
+            self.unreadable = 0;
+            return self.rows.len() >= BATCH_MAX;
+        };
+        self.file = None;
+        self.unreadable += 1;
+        if error.kind() == io::ErrorKind::NotFound || self.unreadable >= READ_TRIES {
+            tracing::error!(segment = self.at.segment, %error, "the ledger's spool cannot be read");
+            self.unreadable = 0;
+            self.give_up();
+            return true;
+        }
+        false
     }
 
     /// Reads what was appended, up to a batch.
@@ -169,29 +205,60 @@ impl Mover {
                 None => self.file.insert(File::open(spool::path(&self.dir, self.at.segment))?),
             };
             let wanted = if last { tail_length - self.at.offset } else { CHUNK as u64 };
-            chunk.resize(usize::try_from(wanted).map_or(CHUNK, |wanted| wanted.min(CHUNK)), 0);
-            let length = file.read_at(&mut chunk, self.at.offset)?;
-            let used = self.consume(&chunk[..length]);
-            if used > 0 {
+            let wanted = usize::try_from(wanted).map_or(CHUNK, |wanted| wanted.min(CHUNK));
+            chunk.resize(wanted, 0);
+            let length = read_at_most(file, &mut chunk, self.at.offset)?;
+            if self.consume(&chunk[..length]) > 0 {
                 continue;
             }
-            if last {
-                return Ok(());
-            }
-            // A whole segment is read to its end; what cannot be read is damage, or what a failed write left at its end.
+            // Up to the tail there are whole records, and a whole segment is read to its end: what cannot be read is damage, or
+            // what a failed write left at its end.
             if let Some((record, next, _)) = recovery::next_record(&chunk[..length], 0) {
-                self.shared.damaged.fetch_add(1, Ordering::Relaxed);
+                self.in_damage = true;
                 self.at.offset += next as u64;
                 self.note(record);
+            } else if length == CHUNK {
+                self.in_damage = true;
+                // A record may begin near the end of what was read.
+                self.at.offset += (CHUNK - PAYLOAD_MAX - codec::HEADER) as u64;
+            } else if last {
+                self.give_up();
+                return Ok(());
             } else {
-                self.at = Cursor {
-                    segment: self.at.segment + 1,
-                    offset: 0,
-                };
-                self.file = None;
+                self.next_segment();
             }
         }
         Ok(())
+    }
+
+    /// Leaves the rest of a segment, which cannot be read.
+    fn give_up(&mut self) {
+        self.in_damage = true;
+        let (tail, tail_length) = self.shared.spool.tail();
+        if self.at.segment < tail {
+            self.next_segment();
+            return;
+        }
+        // Records written after it could be as unreadable.
+        self.shared.spool.abandon(tail);
+        self.at.offset = tail_length;
+        self.leave_damage();
+    }
+
+    fn next_segment(&mut self) {
+        self.leave_damage();
+        self.at = Cursor {
+            segment: self.at.segment + 1,
+            offset: 0,
+        };
+        self.file = None;
+    }
+
+    fn leave_damage(&mut self) {
+        if std::mem::take(&mut self.in_damage) {
+            self.shared.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(segment = self.at.segment, "a part of the ledger's spool is damaged and passed over");
+        }
     }
 
     /// Takes in the whole records at the beginning of `bytes`; returns how long they are.
@@ -208,6 +275,7 @@ impl Mover {
     }
 
     fn note(&mut self, record: Read) {
+        self.leave_damage();
         match record {
             Read::Intent(intent) => {
                 let open = Open {
@@ -248,15 +316,19 @@ impl Mover {
     fn store(&mut self) -> bool {
         let progress = &self.shared.progress;
         if !self.rows.is_empty() {
-            let rows = Arc::new(std::mem::take(&mut self.rows));
-            match self.sink.append(Arc::clone(&rows), self.at) {
-                Ok(new) => progress.rows.fetch_add(new as u64, Ordering::Relaxed),
-                Err(_) => {
+            let rows = std::mem::take(&mut self.rows);
+            match aside::deliver(&*self.sink, &self.shared.aside, rows, (self.stored, self.at)) {
+                Delivery::Done(new) => {
+                    progress.rows.fetch_add(new as u64, Ordering::Relaxed);
+                    self.stored = self.at;
+                }
+                Delivery::Later(rows, why) => {
                     progress.store_errors.fetch_add(1, Ordering::Relaxed);
-                    self.rows = Arc::unwrap_or_clone(rows);
+                    tracing::debug!(rows = rows.len(), %why, "the ledger's rows wait for the store");
+                    self.rows = rows;
                     return false;
                 }
-            };
+            }
         }
         *progress.moved.lock() = self.consumed;
         progress.changed.notify_all();
@@ -317,4 +389,18 @@ impl Mover {
             self.shared.spool.sync();
         }
     }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + length as u64) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
 }

@@ -160,6 +160,12 @@ impl Spool {
         (active.segment, active.length)
     }
 
+    /// Lets the next record begin a new segment, if this one is the active one: what is in it is damaged.
+    pub(super) fn abandon(&self, segment: u64) {
+        let mut active = self.active.lock();
+        active.torn |= active.segment == segment;
+    }
+
     /// Deletes a segment that nobody needs.
     pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
         let path = path(&self.dir, segment);

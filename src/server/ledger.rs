@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Settings, StartError};
-use crate::limits::{Limits, Past};
+use crate::limits::Limits;
 use crate::metering::{self, Meter};
 use crate::store::{Clock, Store};
 use crate::units::UnixMs;
@@ -24,15 +24,7 @@ pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> 
     let past = runtime
         .block_on(store.remembered(now()))
         .map_err(|error| StartError::Past(error.to_string()))?;
-    let past = past.into_iter().map(|entry| Past {
-        tenant: entry.tenant,
-        key: entry.key,
-        requests: entry.requests,
-        tokens: entry.tokens,
-        cost: entry.cost,
-        at: entry.at,
-    });
-    limits.rebuild(past, limits.now(), now());
+    limits.rebuild(&past, limits.now(), now());
     Ok(meter)
 }
 

@@ -8,9 +8,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
-use super::words::Word;
 use super::writer::Fault;
 use super::{Author, Entry, READ, ReadError, Source, Store};
+use crate::catalog::Word;
 use crate::id::AuditId;
 use crate::units::UnixMs;
 
@@ -175,7 +175,7 @@ impl Raw {
             entity_id: self.entity_id,
             // The schema lets only JSON and the three words in.
             detail: serde_json::from_str(&self.detail).unwrap_or_default(),
-            source: Source::read(&self.source).unwrap_or(Source::Api),
+            source: Source::from_word(&self.source).unwrap_or(Source::Api),
             request_id: self.request_id,
         }
     }

@@ -17,7 +17,7 @@
 //! | `open` | looks before it touches; `lock`, `schema` and `migrations/` |
 //! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health; `checkpoint` |
 //! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
-//! | `rows` | catalog ↔ tables; `columns`, `words`, `noun/` one file per noun; `vault` seals |
+//! | `rows` | catalog ↔ tables; `columns`, `noun/` one file per noun; `vault` seals |
 //! | `readers` | the threads that answer queries |
 //! | `ledger` | the requests' rows and their roll-ups; `usage` answers questions about them |
 //!
@@ -42,7 +42,6 @@ mod schema;
 mod tests;
 pub mod usage;
 mod vault;
-mod words;
 mod writer;
 
 use std::fmt;
@@ -62,6 +61,7 @@ pub use change::{Author, Change, ChangeError, Done, Entry, Idempotency, Render, 
 
 use crate::catalog::{Catalog, Live};
 use crate::units::UnixMs;
+use ledger::WriteError;
 use lock::Lock;
 use readers::Readers;
 use vault::Vault;
@@ -319,7 +319,7 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written, in a sentence, at once when the queue is full.
-    fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, String>>, String>
+    fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, WriteError>>, WriteError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -328,11 +328,12 @@ impl Store {
         self.submit(Box::new(move |batch| {
             let outcome = batch.transact(|connection| work(connection).map_err(Fault::from));
             Box::new(move |fate| {
-                let outcome = outcome.map_err(|fault| fault.to_string());
+                let fate = fate.clone().map_err(WriteError::Unavailable);
                 // Who asked may have gone; what is written stands.
-                let _ = reply.send(fate.clone().and(outcome));
+                let _ = reply.send(fate.and_then(|()| outcome.map_err(Fault::into_write_error)));
             })
-        }))?;
+        }))
+        .map_err(WriteError::Unavailable)?;
         Ok(answer)
     }
 

@@ -13,6 +13,7 @@
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `limits` | quotas and budgets |
+//! | `clock` | a wall clock that jumps by hours moves no window |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
@@ -27,6 +28,7 @@
 
 mod answers;
 mod balancer;
+mod clock;
 mod command_line;
 mod configuration;
 mod durability;

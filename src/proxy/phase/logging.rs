@@ -12,7 +12,6 @@ use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::rescue::Fault;
 use super::super::{Gateway, cached, ms, replay};
-use crate::answers;
 use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
 use crate::upstreams;
@@ -49,7 +48,7 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         row.status = status;
         row.outcome = ctx.fault.as_ref().map_or_else(|| outcome(status), |fault| fault.outcome());
         row.error_code = ctx.fault.as_ref().map(|fault| Cow::Borrowed(fault.code()));
-        row.cache = status_of(cache);
+        row.cache = cache;
         row.saved = saved
             .map(|saved| metering::Saved {
                 tokens: saved.tokens(),
@@ -78,16 +77,6 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
     );
     if let Some(bill) = &mut ctx.bill {
         bill.settle();
-    }
-}
-
-fn status_of(cache: answers::CacheStatus) -> metering::CacheStatus {
-    match cache {
-        answers::CacheStatus::Off => metering::CacheStatus::Off,
-        answers::CacheStatus::Miss => metering::CacheStatus::Miss,
-        answers::CacheStatus::Hit => metering::CacheStatus::Hit,
-        answers::CacheStatus::Coalesced => metering::CacheStatus::Coalesced,
-        answers::CacheStatus::Bypass => metering::CacheStatus::Bypass,
     }
 }
 

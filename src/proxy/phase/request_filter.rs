@@ -239,9 +239,12 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
         learned_output: learned,
         cost_estimate: expected.cost(&prices).total(),
     };
-    let reserved = gateway.limits.reserve(principal, &ask, gateway.limits.now(), wall_now());
+    let now = gateway.limits.now();
+    let reserved = gateway
+        .limits
+        .reserve(principal, &ask, now, gateway.limits.calendar(wall_now(), now));
     let reservation = reserved.map_err(|exceeded| match exceeded {
-        Exceeded::Rate { retry_after, scope, .. } => Fault::RateLimited { retry_after, scope },
+        Exceeded::Rate { retry_after, scope } => Fault::RateLimited { retry_after, scope },
         Exceeded::TooLarge => Fault::ExceedsQuota,
         Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
         // Deleted between authentication and this step.

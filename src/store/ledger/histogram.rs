@@ -26,7 +26,7 @@ impl Histogram {
     /// Adds another's counts.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in &other.counts {
-            *self.counts.entry(*bucket).or_default() += count;
+            add(self.counts.entry(*bucket).or_default(), *count);
         }
     }
 
@@ -34,9 +34,9 @@ impl Histogram {
     pub fn merge_encoded(&mut self, mut bytes: &[u8]) {
         let mut at = 0u64;
         while let (Some(distance), Some(count)) = (varint(&mut bytes), varint(&mut bytes)) {
-            at += distance;
+            at = at.saturating_add(distance);
             let Ok(bucket) = u16::try_from(at) else { return };
-            *self.counts.entry(bucket).or_default() += count;
+            add(self.counts.entry(bucket).or_default(), count);
         }
     }
 
@@ -70,6 +70,10 @@ impl Histogram {
             (seen >= rank).then(|| top(*bucket))
         })
     }
+}
+
+fn add(to: &mut u64, count: u64) {
+    *to = to.saturating_add(count);
 }
 
 fn bucket(ms: u64) -> u16 {
