@@ -90,9 +90,11 @@ impl Scheduler {
         if tenant.queued == 0 {
             tenant.backlog.begin(self.now, tenant.served);
         }
+        let group = &mut self.groups[tenant.group];
+        self.node.join(group, tenant);
         tenant.queued += 1;
         tenant.queued_bytes += body_bytes;
-        self.groups[tenant.group].queued += 1;
+        group.queued += 1;
     }
 
     pub(super) fn discount_queued(&mut self, ix: TicketIx) {
@@ -116,5 +118,6 @@ impl Scheduler {
         let group = &mut self.groups[tenant.group];
         group.queued -= 1;
         group.active_tick = self.tick;
+        self.node.part(group, tenant);
     }
 }
