@@ -16,14 +16,18 @@ use super::super::Gateway;
 use super::super::clockwork::Late;
 use super::super::ctx::RequestCtx;
 use super::super::rescue::Fault;
+use super::fail_to_proxy;
 use crate::upstreams::{ConnectFailure, Outcome};
 
 pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
     report(ctx, Outcome::ConnectFailed(ConnectFailure::of(&error)));
     let again = may_repeat(gateway, ctx);
     error.set_retry(again);
-    if !again {
-        ctx.fault = Some(Fault::UpstreamUnreachable);
+    let first = ctx.work.as_mut().map(|work| &mut work.answer.first_fault);
+    match first {
+        Some(first) if again => _ = first.get_or_insert(Fault::UpstreamUnreachable),
+        // If an attempt before this one was sent, the client must not hear that nothing was.
+        first => ctx.fault = Some(first.and_then(Option::take).unwrap_or(Fault::UpstreamUnreachable)),
     }
     error
 }
@@ -47,7 +51,14 @@ pub(in crate::proxy) fn error_while_proxy(
     let handed_out = ctx.home.as_ref().is_none_or(super::super::replay::Home::body_handed_out);
     let willing = ctx.work.as_ref().is_some_and(|work| work.model.retry_after_dispatch);
     let lawful = !handed_out || (willing && (reused || died_without_a_word(ctx)));
-    error.set_retry(untouched && lawful && may_repeat(gateway, ctx));
+    let again = untouched && lawful && may_repeat(gateway, ctx);
+    error.set_retry(again);
+    if again {
+        let fault = fail_to_proxy::diagnose(&error, session, ctx);
+        if let Some(work) = &mut ctx.work {
+            work.answer.first_fault.get_or_insert(fault);
+        }
+    }
     error
 }
 
