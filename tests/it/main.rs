@@ -12,6 +12,7 @@
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
+//! | `engines` | what engines are told that clients must not tell them |
 //! | `limits` | quotas and budgets |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
@@ -30,6 +31,7 @@ mod balancer;
 mod command_line;
 mod configuration;
 mod durability;
+mod engines;
 mod fair_share;
 mod faults;
 mod heads;
