@@ -400,7 +400,10 @@ impl Scheduler {
         if to == self.shared {
             return;
         }
-        let running = self.tickets.iter().filter(|(_, ticket)| ticket.state == State::Running && ticket.model == model);
+        let running = self
+            .tickets
+            .iter()
+            .filter(|(_, ticket)| ticket.state == State::Running && ticket.model == model);
         let payers: Vec<TenantIx> = running.map(|(_, ticket)| ticket.tenant).collect();
         for payer in payers {
             self.tenants[payer].take_of(model);

@@ -45,7 +45,11 @@ impl Scheduler {
         let Rank { on_node, on_model } = grant.rank;
         let owns = on_node <= 1 || within(on_node, self.node.max);
         let owns_of_model = on_model <= 1 || pool == self.shared || within(on_model, self.pools[pool].cap);
-        if owns && owns_of_model { Standing::Owner } else { Standing::Borrower }
+        if owns && owns_of_model {
+            Standing::Owner
+        } else {
+            Standing::Borrower
+        }
     }
 }
 

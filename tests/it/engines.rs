@@ -30,7 +30,14 @@ async fn priorities(engine: &str, engine_priority: bool) -> BTreeMap<String, Val
         gateway.tenant_key(json!({ "name": "zeta" })).await,
     ];
     // Each is entitled to three of six slots; zeta leaves two of its own unused.
-    let order = [("z1", &zeta), ("a1", &acme), ("a2", &acme), ("a3", &acme), ("a4", &acme), ("a5", &acme)];
+    let order = [
+        ("z1", &zeta),
+        ("a1", &acme),
+        ("a2", &acme),
+        ("a3", &acme),
+        ("a4", &acme),
+        ("a5", &acme),
+    ];
     let mut streams = Vec::new();
     for (count, (id, key)) in (1..).zip(order) {
         let body = json!({
@@ -57,6 +64,10 @@ fn expected(owner: Value, borrower: Value) -> BTreeMap<String, Value> {
 async fn owners_go_before_borrowers_in_the_engines_direction_and_clients_have_no_say() {
     assert_eq!(priorities("vllm", true).await, expected(json!(0), json!(1)), "lower is sooner");
     assert_eq!(priorities("sglang", true).await, expected(json!(1), json!(0)), "higher is sooner");
-    assert_eq!(priorities("llama_cpp", true).await, expected(Value::Null, Value::Null), "it knows none");
+    assert_eq!(
+        priorities("llama_cpp", true).await,
+        expected(Value::Null, Value::Null),
+        "it knows none"
+    );
     assert_eq!(priorities("vllm", false).await, expected(Value::Null, Value::Null), "not asked for");
 }

@@ -30,7 +30,7 @@ pub(super) struct Cut;
 /// Any body the simulation answers with.
 pub(super) enum Answered {
     Whole(Option<Bytes>),
-    Broken(Broken),
+    Broken(Box<Broken>),
     Stream(Box<Tokens>),
 }
 

@@ -272,10 +272,7 @@ mod tests {
         one.wait(&slots).await;
         tokio::time::advance(Duration::from_millis(185)).await;
         drop(one);
-        assert_eq!(
-            (read(&tally, "aborted"), read(&tally, "tokens"), slots.free()),
-            (1, 6, 1)
-        );
+        assert_eq!((read(&tally, "aborted"), read(&tally, "tokens"), slots.free()), (1, 6, 1));
         drop(job(&tally));
         assert_eq!(
             (read(&tally, "aborted"), read(&tally, "waiting"), read(&tally, "running")),

@@ -133,9 +133,7 @@ impl Server {
                 per_running: millis(flags.ms_per_running).context("--ms-per-running")?,
                 prefill: flags.prefill_tokens_per_sec,
             },
-            kv_tokens: flags
-                .kv_tokens
-                .map_or(u64::from(flags.slots) * KV_TOKENS_PER_SLOT, u64::from),
+            kv_tokens: flags.kv_tokens.map_or(u64::from(flags.slots) * KV_TOKENS_PER_SLOT, u64::from),
             fault: flags.fault.clone(),
             api_key: flags.api_key.clone(),
             slots: Slots::new(flags.slots, flags.kv_tokens),

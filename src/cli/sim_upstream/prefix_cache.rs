@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 
 use super::ask::BYTES_PER_TOKEN;
 
-/// Tokens of a block.
+/// Tokens of a block, and its bytes.
 const BLOCK_TOKENS: u64 = 16;
-const BLOCK_BYTES: usize = (BLOCK_TOKENS * BYTES_PER_TOKEN) as usize;
+const BLOCK_BYTES: usize = 64;
+const _: () = assert!(BLOCK_BYTES as u64 == BLOCK_TOKENS * BYTES_PER_TOKEN);
 
 /// What of a request is read as its prompt, as it lies in the body.
 #[derive(Debug, Default, Deserialize)]

@@ -294,7 +294,7 @@ fn finish(content_type: HeaderValue, plain: Bytes, fault: &Fault, mut job: Job) 
     let bytes = if fault.gzip { gzip(&plain) } else { plain };
     let length = bytes.len();
     let body = match fault.ending {
-        Ending::Stall(_) | Ending::Cut(_) => Answered::Broken(Broken::new(&bytes, fault.ending, job)),
+        Ending::Stall(_) | Ending::Cut(_) => Answered::Broken(Box::new(Broken::new(&bytes, fault.ending, job))),
         Ending::Whole | Ending::Reset | Ending::Garbage | Ending::Redirect => {
             job.will_end(Outcome::Finished);
             Answered::Whole(Some(bytes))

@@ -490,9 +490,15 @@ fn a_slot_above_the_tenants_share_is_borrowed_and_its_first_never_is() {
 fn where_a_model_has_a_cap_the_share_is_one_of_its_slots() {
     let mut scheduler = with_slots(100);
     let group = group(&mut scheduler, "default", 100);
-    let (one, two) = (tenant(&mut scheduler, &terms(group, 100)), tenant(&mut scheduler, &terms(group, 100)));
+    let (one, two) = (
+        tenant(&mut scheduler, &terms(group, 100)),
+        tenant(&mut scheduler, &terms(group, 100)),
+    );
     let model = scheduler.add_model(ModelId::mint(), 100, Some(4));
-    let asks = |tenant, model| Request { model, ..request(tenant, 0) };
+    let asks = |tenant, model| Request {
+        model,
+        ..request(tenant, 0)
+    };
     // What runs elsewhere is not held against it.
     for _ in 0..10 {
         granted(scheduler.enter(&asks(one, None), at_ms(0)));

@@ -561,11 +561,19 @@ impl Pair {
         let real = &self.real;
         let active = real.groups.iter().filter(|(_, group)| group.is_active());
         let sum: u64 = active.map(|(_, group)| u64::from(group.tag.weight())).sum();
-        ensure!(real.node.active_weight == sum, "I2: active groups weigh {sum}, not {}", real.node.active_weight);
+        ensure!(
+            real.node.active_weight == sum,
+            "I2: active groups weigh {sum}, not {}",
+            real.node.active_weight
+        );
         for (ix, group) in real.groups.iter() {
             let active = real.tenants.iter().filter(|(_, tenant)| tenant.group == ix && tenant.is_active());
             let sum: u64 = active.map(|(_, tenant)| u64::from(tenant.tag.weight())).sum();
-            ensure!(group.active_weight == sum, "I2: tenants of {ix:?} weigh {sum}, not {}", group.active_weight);
+            ensure!(
+                group.active_weight == sum,
+                "I2: tenants of {ix:?} weigh {sum}, not {}",
+                group.active_weight
+            );
         }
         for (ix, model) in real.models.iter() {
             let counts = real.tenants.iter().flat_map(|(_, tenant)| &tenant.of_capped);
