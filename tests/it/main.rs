@@ -13,6 +13,7 @@
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `engines` | what engines are told that clients must not tell them |
+//! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
 //! | `limits` | quotas and budgets |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
@@ -43,3 +44,5 @@ mod replay;
 mod streams;
 mod support;
 mod tidy;
+#[cfg(feature = "tls")]
+mod tls;
