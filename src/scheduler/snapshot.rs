@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub groups: Vec<GroupView>,
     /// Tenants that are active or were within the last minute.
     pub tenants: Vec<TenantView>,
-    /// Models with a request in flight or queued.
+    /// Models with a request in flight or queued, or with a cap.
     pub models: Vec<ModelView>,
     /// Jain's index, from 1/n to 1, over what backlogged tenants got of what they were entitled to during the last 60 s (or
     /// since their backlog began). `None` when fewer than two tenants are backlogged.
@@ -93,6 +93,8 @@ pub struct ModelView {
     pub in_flight: u32,
     /// Requests waiting.
     pub queued: u32,
+    /// How many may be upstream at once, as configured or learned.
+    pub cap: Option<u32>,
 }
 
 impl Scheduler {
@@ -111,10 +113,15 @@ impl Scheduler {
         let mut models: Vec<ModelView> = self
             .models
             .iter()
-            .filter(|(_, model)| model.in_flight + model.queued > 0)
             .filter_map(|(_, model)| {
-                let (in_flight, queued) = (model.in_flight, model.queued);
-                model.id.map(|model| ModelView { model, in_flight, queued })
+                let cap = (model.pool != self.shared).then(|| self.pools[model.pool].cap);
+                let view = ModelView {
+                    model: model.id?,
+                    in_flight: model.in_flight,
+                    queued: model.queued,
+                    cap,
+                };
+                (view.in_flight + view.queued > 0 || cap.is_some()).then_some(view)
             })
             .collect();
         models.sort_by_key(|view| view.model);
