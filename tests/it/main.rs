@@ -13,6 +13,8 @@
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `engines` | what engines are told that clients must not tell them |
+//! | `placement` | `session` and `prefix` against engines with a prefix cache |
+//! | `capacity` | `max_in_flight: auto` against engines of three kinds |
 //! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
 //! | `limits` | quotas and budgets |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
@@ -29,6 +31,7 @@
 
 mod answers;
 mod balancer;
+mod capacity;
 mod command_line;
 mod configuration;
 mod durability;
@@ -39,6 +42,7 @@ mod heads;
 mod ledger;
 mod limits;
 mod pace;
+mod placement;
 mod refusals;
 mod replay;
 mod streams;
