@@ -1,15 +1,15 @@
 //! Whether an attempt is repeated on another endpoint.
 //!
 //! An inference is not repeated by guess: a POST is sent again only if no upstream can have executed it. That is so when
-//! no connection came about, and when the endpoint died before it was handed the last byte of the body. A connection
-//! taken from the pool that turns out dead after the whole body was written proves nothing (the endpoint may have died
-//! of this very request), so it is repeated only where the operator said that twice is better than not at all
-//! (`retry_after_dispatch`).
+//! no connection came about, and when the endpoint died before it was handed the last byte of the body, or before its
+//! socket took it. A connection taken from the pool that turns out dead after the whole body was written proves nothing
+//! (the endpoint may have died of this very request), so it is repeated only where the operator said that twice is better
+//! than not at all (`retry_after_dispatch`).
 //!
 //! Pingora marks errors with `RetryType::ReusedOnly`, whose `retry()` panics until it is decided; every error that
 //! leaves this file is decided.
 
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::super::Gateway;
@@ -50,7 +50,8 @@ pub(in crate::proxy) fn error_while_proxy(
     let untouched = session.as_ref().response_written().is_none();
     let handed_out = ctx.home.as_ref().is_none_or(super::super::replay::Home::body_handed_out);
     let willing = ctx.work.as_ref().is_some_and(|work| work.model.retry_after_dispatch);
-    let lawful = !handed_out || (willing && (reused || died_without_a_word(ctx)));
+    let incomplete = !handed_out || never_left(ctx, &error);
+    let lawful = incomplete || (willing && (reused || died_without_a_word(ctx)));
     let again = untouched && lawful && may_repeat(gateway, ctx);
     error.set_retry(again);
     if again {
@@ -60,6 +61,13 @@ pub(in crate::proxy) fn error_while_proxy(
         }
     }
     error
+}
+
+/// Whether the last byte of the body never left: the socket did not take it. HTTP/1 writes nothing after the body, which has
+/// its length in the head, so what could not be written was of it; HTTP/2 ends it with a frame of its own.
+fn never_left(ctx: &RequestCtx, error: &Error) -> bool {
+    let chosen = ctx.work.as_ref().and_then(|work| work.lease.chosen());
+    *error.etype() == ErrorType::WriteError && chosen.is_some_and(|chosen| !chosen.http2())
 }
 
 fn died_without_a_word(ctx: &RequestCtx) -> bool {
