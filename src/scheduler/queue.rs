@@ -92,9 +92,10 @@ impl Scheduler {
         if tenant.queued == 0 {
             tenant.backlog.begin(self.now, tenant.served);
         }
+        let group = &mut self.groups[tenant.group];
+        self.node.join(group, tenant);
         tenant.queued += 1;
         tenant.queued_bytes += body_bytes;
-        let group = &mut self.groups[tenant.group];
         group.queued += 1;
         group.queued_bytes += body_bytes;
     }
@@ -121,5 +122,6 @@ impl Scheduler {
         group.queued -= 1;
         group.queued_bytes -= body_bytes;
         group.active_tick = self.tick;
+        self.node.part(group, tenant);
     }
 }

@@ -12,6 +12,10 @@
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
+//! | `engines` | what engines are told that clients must not tell them |
+//! | `placement` | `session` and `prefix` against engines with a prefix cache |
+//! | `capacity` | `max_in_flight: auto` against engines of three kinds |
+//! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
@@ -28,18 +32,23 @@
 
 mod answers;
 mod balancer;
+mod capacity;
 mod clock;
 mod command_line;
 mod configuration;
 mod durability;
+mod engines;
 mod fair_share;
 mod faults;
 mod heads;
 mod ledger;
 mod limits;
 mod pace;
+mod placement;
 mod refusals;
 mod replay;
 mod streams;
 mod support;
 mod tidy;
+#[cfg(feature = "tls")]
+mod tls;

@@ -46,7 +46,7 @@ pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mu
 }
 
 /// What an error of Pingora's means.
-fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
+pub(super) fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
     if Late::of(error).is_some() {
         return Fault::UpstreamTimeout;
     }

@@ -29,6 +29,7 @@ use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant
 use crate::limits::{self, Exceeded};
 use crate::llm::{self, Dialect, Extras, Route};
 use crate::quota::estimate;
+use crate::upstreams::engine_priority_value;
 
 /// Header by which a client shortens its wait.
 const PATIENCE: &str = "x-obleth-max-queue-ms";
@@ -101,16 +102,21 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
     let (Some(principal), Some(work)) = (&ctx.principal, &mut ctx.work) else {
         return Err(Fault::Internal);
     };
-    // From here on only what goes upstream is held.
-    let body = {
-        let read = body;
-        llm::rewrite(&read, &work.parsed, &work.model.upstream_model, &Extras::default())
-    };
-    work.body_len = body.len();
+    let mut body = body;
+    if !work.model.engine_priority {
+        // From here on only what goes upstream is held.
+        body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &Extras::default());
+        work.body_len = body.len();
+    }
     let spent = spend(gateway, principal, work);
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     spent?;
     when(gateway, session, principal, work).await?;
+    if work.model.engine_priority {
+        // The engine's own queue is told of the standing, which is not known before.
+        body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &prioritised(work, route));
+        work.body_len = body.len();
+    }
     fail_point!("proxy::request_filter");
     ctx.home = Some(forward(session, work, (body, hold)));
     Ok(Verdict::Forward)
@@ -304,6 +310,15 @@ fn refusal(refusal: Refusal) -> Fault {
         Refusal::ShuttingDown => Fault::ShuttingDown,
         // Deleted between authentication and admission.
         Refusal::UnknownTenant => Fault::InvalidKey,
+    }
+}
+
+/// What the engine is told of the tenant's standing, where it has a field for it.
+fn prioritised(work: &Work, route: Route) -> Extras {
+    let value = |standing| engine_priority_value(work.model.engine, route, standing);
+    Extras {
+        priority: work.lease.standing().and_then(value),
+        ..Extras::default()
     }
 }
 

@@ -31,8 +31,8 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
     };
     let chosen = chosen.map_err(|why| match work.answer.attempts {
         0 => Fault::NoHealthyUpstream(why.to_string()),
-        // All that could be tried has been.
-        _ => Fault::UpstreamUnreachable,
+        // All that could be tried has been; how the first attempt ended says more than that there is no other.
+        _ => work.answer.first_fault.take().unwrap_or(Fault::UpstreamUnreachable),
     })?;
     let mut peer = chosen.peer();
     peer.options.write_timeout = Some(WRITE_TIMEOUT);
