@@ -26,6 +26,7 @@
 )]
 
 mod answers;
+mod audit_verify;
 mod balancer;
 mod command_line;
 mod configuration;
