@@ -26,7 +26,7 @@ use crate::answers::{self, Answers};
 use crate::catalog::{Catalog, Live};
 use crate::config;
 use crate::credential::KeyHasher;
-use crate::limits::{self, Limits};
+use crate::limits::{self, Failures, Limits};
 use crate::metering::{self, Meter};
 use crate::proxy::{Active, Budget, Gateway};
 use crate::store::{self, Store};
@@ -165,7 +165,14 @@ struct Floors {
     upstreams: Arc<Upstreams>,
     meter: Arc<Meter>,
     active: Arc<Active>,
+    failures: FailedLogins,
     hasher: KeyHasher,
+}
+
+/// Failed authentications at each door; a flood at one must not damp the other.
+struct FailedLogins {
+    data: Arc<Failures>,
+    management: Arc<Failures>,
 }
 
 impl Floors {
@@ -211,6 +218,10 @@ impl Floors {
             upstreams,
             meter,
             active: Arc::default(),
+            failures: FailedLogins {
+                data: Arc::new(Failures::new("data")),
+                management: Arc::new(Failures::new("management")),
+            },
             hasher: settings.hasher.clone(),
         })
     }
@@ -225,6 +236,7 @@ impl Floors {
             active: Arc::clone(&self.active),
             budget: Budget::new(settings.boot().limits.max_buffered_bytes),
             limits: Arc::clone(&self.limits),
+            failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),
             bounds: settings.bounds(),
         }

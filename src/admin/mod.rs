@@ -64,6 +64,7 @@ use crate::admission::Admission;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
 use crate::egress;
+use crate::limits::Failures;
 use crate::store::Store;
 use crate::upstreams::Upstreams;
 use auth::Doorkeeper;
@@ -87,6 +88,8 @@ pub struct Doors {
     pub upstreams: Arc<Upstreams>,
     /// Who may come in.
     pub token: AdminToken,
+    /// Who showed a wrong token of late.
+    pub failures: Arc<Failures>,
     /// Digests new keys.
     pub hasher: KeyHasher,
     /// Where upstreams may be.
@@ -142,7 +145,7 @@ parts!(
 
 /// Everything on the management port.
 pub fn router(doors: Doors) -> Router {
-    let doorkeeper = Doorkeeper::new(doors.token);
+    let doorkeeper = Doorkeeper::new(doors.token, doors.failures);
     let known = Known::new(doors.listen, &doors.hosts);
     let room = Room {
         desk: Desk {

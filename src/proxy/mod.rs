@@ -39,7 +39,7 @@ use crate::admission::Admission;
 use crate::answers::Answers;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
-use crate::limits::Limits;
+use crate::limits::{Failures, Limits};
 use crate::metering::Meter;
 use crate::units::UnixMs;
 use crate::upstreams::Upstreams;
@@ -75,6 +75,8 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// What tenants and keys may spend.
     pub limits: Arc<Limits>,
+    /// Who presented wrong credentials of late.
+    pub failures: Arc<Failures>,
     /// Answers that are kept, or shared as they come.
     pub answers: Arc<Answers>,
     /// Inference servers.

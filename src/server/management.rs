@@ -28,6 +28,7 @@ pub(super) fn router(
         admission: Arc::clone(&floors.admission),
         upstreams: Arc::clone(&floors.upstreams),
         token: AdminToken::new(&settings.admin_token).map_err(StartError::AdminToken)?,
+        failures: Arc::clone(&floors.failures.management),
         hasher: floors.hasher.clone(),
         egress: settings.boot().egress,
         own_listeners: listening.to_vec(),
