@@ -11,9 +11,11 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tracing::warn;
 
 use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
 use super::ticket::{Delivered, Intent};
+use super::trouble::Trouble;
 use super::{Row, Settings, Shared, Sink, recovery, spool};
 use crate::id::RequestId;
 use crate::store::Clock;
@@ -44,7 +46,7 @@ const DAY_MS: i64 = 86_400_000;
 pub(super) struct Progress {
     pub(super) mover: OnceLock<Thread>,
     pub(super) rows: AtomicU64,
-    pub(super) store_errors: AtomicU64,
+    pub(super) store_errors: Trouble,
     appended: AtomicU64,
     /// Of what was appended, how much is in the store or needs no row.
     moved: Mutex<u64>,
@@ -136,7 +138,11 @@ impl Mover {
     pub(super) fn run(mut self) {
         loop {
             let stopping = self.shared.progress.stopping.load(Ordering::Relaxed);
-            let more_spooled = self.read().is_ok_and(|()| self.rows.len() >= BATCH_MAX);
+            let read = self.read();
+            if let Err(error) = &read {
+                self.cannot("the ledger's spool cannot be read back", error);
+            }
+            let more_spooled = read.is_ok() && self.rows.len() >= BATCH_MAX;
             let behind = self.take_waiting() || more_spooled;
             let stored = self.store();
             if stored {
@@ -179,6 +185,11 @@ impl Mover {
             // A whole segment is read to its end; what cannot be read is damage, or what a failed write left at its end.
             if let Some((record, next, _)) = recovery::next_record(&chunk[..length], 0) {
                 self.shared.damaged.fetch_add(1, Ordering::Relaxed);
+                warn!(
+                    segment = self.at.segment,
+                    offset = self.at.offset,
+                    "the ledger's spool is damaged; what cannot be read is skipped"
+                );
                 self.at.offset += next as u64;
                 self.note(record);
             } else {
@@ -249,8 +260,15 @@ impl Mover {
             let rows = Arc::new(std::mem::take(&mut self.rows));
             match self.sink.append(Arc::clone(&rows), self.at) {
                 Ok(new) => progress.rows.fetch_add(new as u64, Ordering::Relaxed),
-                Err(_) => {
-                    progress.store_errors.fetch_add(1, Ordering::Relaxed);
+                Err(why) => {
+                    if let Some(left_out) = progress.store_errors.again() {
+                        warn!(
+                            why,
+                            left_out,
+                            rows = rows.len(),
+                            "the store does not take the ledger's rows; they wait in the spool"
+                        );
+                    }
                     self.rows = Arc::unwrap_or_clone(rows);
                     return false;
                 }
@@ -268,7 +286,7 @@ impl Mover {
             for open in self.open.values_mut().filter(|open| open.segment == self.oldest) {
                 let record = Record::Carried(&open.intent, open.delivered);
                 if self.shared.spool.append(&codec::frame(&record)).is_err() {
-                    return;
+                    return; // Which has been said.
                 }
                 open.segment = self.shared.spool.tail().0;
                 carried = true;
@@ -279,8 +297,14 @@ impl Mover {
             match self.shared.spool.remove(self.oldest) {
                 Ok(()) => self.oldest += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.oldest += 1,
-                Err(_) => return,
+                Err(error) => return self.cannot("a segment of the ledger's spool cannot be deleted", &error),
             }
+        }
+    }
+
+    fn cannot(&self, what: &str, error: &io::Error) {
+        if let Some(left_out) = self.shared.read_errors.again() {
+            warn!(%error, left_out, "{what}");
         }
     }
 
@@ -290,7 +314,10 @@ impl Mover {
             return false;
         }
         let before = UnixMs((self.clock)().0.saturating_sub(self.retention_ms));
-        let more = self.sink.prune(before).unwrap_or(false);
+        let more = self.sink.prune(before).unwrap_or_else(|why| {
+            warn!(why, "old rows of the ledger cannot be deleted");
+            false
+        });
         if !more {
             self.prune_at = Instant::now() + PRUNE_EVERY;
         }

@@ -22,6 +22,8 @@ pub(super) struct Recovered {
     pub(super) next_segment: u64,
     /// Damaged stretches that were skipped.
     pub(super) damaged: u64,
+    /// Requests that nobody had settled.
+    pub(super) interrupted: usize,
 }
 
 /// Moves every row of the segments to the sink, rows of requests that nobody settled included, and deletes the segments.
@@ -58,6 +60,7 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
             }
         }
     }
+    let interrupted = open.len();
     // One that was settled before it was carried is here again; its row is there already and stays.
     rows.extend(
         open.into_values()
@@ -72,7 +75,11 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
     for segment in segments {
         std::fs::remove_file(spool::path(dir, segment)).map_err(io_error)?;
     }
-    Ok(Recovered { next_segment, damaged })
+    Ok(Recovered {
+        next_segment,
+        damaged,
+        interrupted,
+    })
 }
 
 fn note(open: &mut HashMap<RequestId, (Intent, Delivered)>, record: Read) -> Option<Row> {

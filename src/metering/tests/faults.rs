@@ -1,4 +1,5 @@
 //! Full disks, a store that refuses, a spool that is full.
+
 use super::*;
 
 fn disk_full(scratch: &Scratch, full: bool) {
@@ -95,4 +96,19 @@ fn rows_that_neither_spool_nor_memory_can_hold_are_counted_as_lost() {
     let counters = scratch.meter.counters();
     assert!(counters.lost > 0);
     assert_eq!(counters.waiting_rows, WAITING_MAX as u64);
+}
+
+#[test]
+fn a_spool_that_cannot_be_read_back_is_counted() {
+    let scratch = Scratch::new();
+    let spool_dir = scratch.dir.path().join("spool");
+    let segment = spool::segments(&spool_dir).unwrap()[0];
+    std::fs::remove_file(spool::path(&spool_dir, segment)).unwrap();
+    let intent = intent();
+    scratch.meter.begin(intent.clone()).unwrap().settle(settled(&intent));
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while scratch.meter.counters().read_errors == 0 {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
 }
