@@ -77,7 +77,7 @@ impl Doorkeeper {
     }
 
     /// A right token always passes: checking costs less than refusing, and a flood must not lock the operator out.
-    fn admit(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Problem> {
+    pub(super) fn admit(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Problem> {
         let presented = bearer(headers);
         if presented.is_some_and(|token| self.token.matches(token)) {
             return Ok(());

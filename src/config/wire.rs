@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::settings::{LogFormat, LogLevel, WhenFull};
+use super::settings::{LogFormat, LogLevel, RequestLog, TenantLabel, WhenFull};
 use crate::catalog::{BudgetPeriod, CacheMode, CacheScope, Engine, LoadBalancing, ModelCapacity, ModelType, Protocol, TenantStatus};
 use crate::egress;
 use crate::pricing;
@@ -99,6 +99,8 @@ words! {
     WhenFull { Reject = "reject", Serve = "serve" }
     LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
     LogFormat { Json = "json", Text = "text" }
+    RequestLog { Off = "off", Failed = "failed", All = "all" }
+    TenantLabel { Name = "name", Group = "group", Off = "off" }
 }
 
 macro_rules! whole {

@@ -39,6 +39,7 @@ pub struct Failures {
     door: &'static str,
     /// Behind a lock, since two threads that start a new interval more than a second apart panic in it.
     rate: Mutex<Rate>,
+    seen: AtomicU64,
     damped: AtomicU64,
     told: Seldom,
 }
@@ -50,6 +51,7 @@ impl Failures {
         Self {
             door,
             rate: Mutex::new(Rate::new(WINDOW)),
+            seen: AtomicU64::new(0),
             damped: AtomicU64::new(0),
             told: Seldom::new(TELL_EVERY),
         }
@@ -60,6 +62,7 @@ impl Failures {
     /// # Errors
     /// [`TooMany`]: there were more than 1000 from this address (of IPv6 its /64, which one customer has) within 10 s.
     pub fn count(&self, peer: Option<IpAddr>) -> Result<(), TooMany> {
+        self.seen.fetch_add(1, Ordering::Relaxed);
         if self.rate.lock().observe(&Source::of(peer), 1) <= FAILURES_MAX {
             return Ok(());
         }
@@ -69,6 +72,12 @@ impl Failures {
             warn!(door = self.door, peer, left_out, "too many failed authentications from an address");
         }
         Err(TooMany { retry_after: WINDOW })
+    }
+
+    /// How many there were so far, those answered with [`TooMany`] included.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
     }
 
     /// How many were answered with [`TooMany`] so far.

@@ -74,7 +74,13 @@ pub struct Settings {
     pub retention_days: u32,
     /// Wall-clock time, for retention.
     pub clock: Clock,
+    /// Hears of each row once, when it is about to be moved to the store. Called on the moving thread: it may take a few
+    /// microseconds, and must not wait.
+    pub observer: Observer,
 }
+
+/// Hears of rows.
+pub type Observer = Arc<dyn Fn(&Row) + Send + Sync>;
 
 impl Settings {
     /// The defaults: 256 MiB in segments of 8 MiB, refuse when full, 90 days.
@@ -87,6 +93,7 @@ impl Settings {
             when_full: WhenFull::Reject,
             retention_days: 90,
             clock,
+            observer: Arc::new(|_| {}),
         }
     }
 }

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
 use super::ticket::{Delivered, Intent};
 use super::trouble::Trouble;
-use super::{Row, Settings, Shared, Sink, recovery, spool};
+use super::{Observer, Row, Settings, Shared, Sink, recovery, spool};
 use crate::id::RequestId;
 use crate::store::Clock;
 use crate::store::ledger::Cursor;
@@ -102,6 +102,7 @@ pub(super) struct Mover {
     sink: Arc<dyn Sink>,
     dir: PathBuf,
     clock: Clock,
+    observer: Observer,
     retention_ms: i64,
     prune_at: Instant,
     /// Where it reads.
@@ -123,6 +124,7 @@ impl Mover {
             sink,
             dir: settings.spool_dir.clone(),
             clock: Arc::clone(&settings.clock),
+            observer: Arc::clone(&settings.observer),
             retention_ms: i64::from(settings.retention_days) * DAY_MS,
             prune_at: Instant::now(),
             at: Cursor { segment, offset: 0 },
@@ -233,6 +235,7 @@ impl Mover {
             }
             Read::Settle(row) => {
                 self.open.remove(&row.request_id);
+                (self.observer)(&row);
                 self.rows.push(row);
             }
             // Written by `retire`, which knows.
@@ -247,6 +250,7 @@ impl Mover {
         let room = BATCH_MAX.saturating_sub(self.rows.len()).min(waiting.len());
         for row in waiting.drain(..room) {
             self.open.remove(&row.request_id);
+            (self.observer)(&row);
             self.consumed += 1;
             self.rows.push(row);
         }

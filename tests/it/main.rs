@@ -36,6 +36,7 @@ mod faults;
 mod heads;
 mod ledger;
 mod limits;
+mod observability;
 mod pace;
 mod refusals;
 mod replay;

@@ -49,6 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "parking_lot",
         &[
             "store",
+            "telemetry",
             "admission",
             "limits",
             "answers",

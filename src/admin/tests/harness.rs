@@ -173,6 +173,8 @@ impl House {
             last_used: Arc::new(|_| None),
             cache_size: Arc::new(|| CacheSize { entries: 3, bytes: 77 }),
             purge_cache: Arc::new(|_| {}),
+            metrics: Arc::new(|| "# EOF\n".to_owned()),
+            metrics_open: false,
             configuration: Arc::new(Stated(Ok(status()))),
         };
         change(&mut doors);
