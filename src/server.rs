@@ -7,7 +7,10 @@ mod data_plane;
 mod drain;
 mod ledger;
 mod management;
+mod observe;
+mod process;
 mod reload;
+mod scrape;
 mod settings;
 
 pub use settings::{Settings, unsupported};
@@ -26,12 +29,14 @@ use crate::answers::{self, Answers};
 use crate::catalog::{Catalog, Live};
 use crate::config;
 use crate::credential::KeyHasher;
-use crate::limits::{self, Limits};
+use crate::limits::{self, Failures, Limits};
 use crate::metering::{self, Meter};
-use crate::proxy::{Active, Budget, Gateway};
+use crate::proxy::{Active, Budget, Gateway, Refusals};
 use crate::store::{self, Store};
+use crate::telemetry::{RequestLog, Requests};
 use crate::upstreams::{self, Upstreams};
 use reload::{ForTheApi, Reloader};
+use scrape::Scrape;
 
 /// Threads of the management API: operators are few, and must never slow the data plane.
 const MANAGEMENT_THREADS: usize = 2;
@@ -118,7 +123,8 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 
     let readiness = Readiness::default();
     let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
-    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration)?;
+    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
+    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration, scrape)?;
     let (stop_management, management_stops) = watch::channel(false);
     let management = management_runtime.spawn(management::run(management, router, management_stops));
 
@@ -165,7 +171,18 @@ struct Floors {
     upstreams: Arc<Upstreams>,
     meter: Arc<Meter>,
     active: Arc<Active>,
+    budget: Arc<Budget>,
+    failures: FailedLogins,
+    refusals: Arc<Refusals>,
+    requests: Arc<Requests>,
+    request_log: RequestLog,
     hasher: KeyHasher,
+}
+
+/// Failed authentications at each door; a flood at one must not damp the other.
+struct FailedLogins {
+    data: Arc<Failures>,
+    management: Arc<Failures>,
 }
 
 impl Floors {
@@ -201,16 +218,32 @@ impl Floors {
             let answers = Arc::clone(&answers);
             move |catalog| answers.apply(catalog)
         });
+        let requests = Arc::new(Requests::new(settings.metrics()));
+        live.subscribe({
+            let requests = Arc::clone(&requests);
+            move |catalog| requests.apply(catalog)
+        });
         upstreams.start()?;
-        let meter = ledger::open(settings, store, &limits)?;
+        let live = Arc::new(live);
+        let request_log = RequestLog::start(settings.request_log())?;
+        let observer = observe::rows(Arc::clone(&requests), request_log.clone(), Arc::clone(&live));
+        let meter = ledger::open(settings, store, &limits, observer)?;
         Ok(Self {
-            live: Arc::new(live),
+            live,
             admission,
             limits,
             answers,
             upstreams,
             meter,
             active: Arc::default(),
+            failures: FailedLogins {
+                data: Arc::new(Failures::new("data")),
+                management: Arc::new(Failures::new("management")),
+            },
+            budget: Budget::new(settings.boot().limits.max_buffered_bytes),
+            refusals: Arc::default(),
+            requests,
+            request_log,
             hasher: settings.hasher.clone(),
         })
     }
@@ -223,8 +256,11 @@ impl Floors {
             upstreams: Arc::clone(&self.upstreams),
             meter: Arc::clone(&self.meter),
             active: Arc::clone(&self.active),
-            budget: Budget::new(settings.boot().limits.max_buffered_bytes),
+            budget: Arc::clone(&self.budget),
+            refusals: Arc::clone(&self.refusals),
+            request_log: self.request_log.clone(),
             limits: Arc::clone(&self.limits),
+            failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),
             bounds: settings.bounds(),
         }

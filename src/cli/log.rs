@@ -5,6 +5,7 @@ use std::io::stderr;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat, LogLevel};
+use crate::telemetry::RequestLog;
 
 /// Starts logging.
 pub(super) fn start(how: Log) {
@@ -22,7 +23,7 @@ pub(super) fn start(how: Log) {
 }
 
 /// Pingora and what is under it write heads and bodies, and with them keys and prompts, and a line for each client that
-/// leaves early. They are silent at every level.
+/// leaves early. They are silent at every level. Lines of requests, if they are wanted, are written at every level.
 fn directives(level: LogLevel) -> String {
     let level = match level {
         LogLevel::Error => "error",
@@ -31,5 +32,6 @@ fn directives(level: LogLevel) -> String {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    format!("{level},pingora=off,pingora_core=off,pingora_proxy=off,h2=warn,hyper=warn,hyper_util=warn")
+    let requests = RequestLog::TARGET;
+    format!("{level},{requests}=info,pingora=off,pingora_core=off,pingora_proxy=off,h2=warn,hyper=warn,hyper_util=warn")
 }

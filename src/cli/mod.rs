@@ -1,8 +1,9 @@
 //! The command line: one file per verb.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
-//! `check` and `diff` are questions, and say no with 1; `diff` says with 2 that it cannot tell.
+//! `check`, `diff` and `audit verify` are questions, and say no with 1; the latter two say with 2 that they cannot tell.
 
+mod audit_verify;
 mod check;
 mod completions;
 mod demo;
@@ -33,14 +34,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Serve(serve::Flags),
+    Serve(Box<serve::Flags>),
     Check(check::Flags),
     Diff(diff::Flags),
     Reload(reload::Flags),
     Export(export::Flags),
+    #[command(subcommand)]
+    Audit(Audit),
     Demo(demo::Flags),
     SimUpstream(sim_upstream::Flags),
     Completions(completions::Flags),
+}
+
+/// The log of who changed what.
+#[derive(Debug, Subcommand)]
+enum Audit {
+    Verify(audit_verify::Flags),
 }
 
 /// A set-up that must be corrected before the program can run; `Display` says how.
@@ -71,6 +80,7 @@ pub fn run() -> ExitCode {
         Verb::Diff(flags) => return diff::run(&flags),
         Verb::Reload(flags) => reload::run(&flags),
         Verb::Export(flags) => export::run(&flags),
+        Verb::Audit(Audit::Verify(flags)) => return audit_verify::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),

@@ -80,6 +80,12 @@ pub(super) struct Flags {
     /// log.format: one JSON object per line, or text for people
     #[arg(long, value_name = "FORMAT", value_parser = ["json", "text"])]
     log_format: Option<String>,
+    /// log.requests: which requests have a line of their own
+    #[arg(long, value_name = "WHICH", value_parser = ["off", "failed", "all"])]
+    log_requests: Option<String>,
+    /// metrics.tenant_label: what tenants are called in /metrics
+    #[arg(long, value_name = "LABEL", value_parser = ["name", "group", "off"])]
+    metrics_tenant_label: Option<String>,
 }
 
 impl Flags {
@@ -105,6 +111,8 @@ impl Flags {
             ("egress.policy", self.egress.clone()),
             ("log.level", self.log_level.clone()),
             ("log.format", self.log_format.clone()),
+            ("log.requests", self.log_requests.clone()),
+            ("metrics.tenant_label", self.metrics_tenant_label.clone()),
             ("capacity.max_in_flight", text(self.max_in_flight.as_ref())),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -40,6 +40,30 @@ pub enum LogFormat {
     Text,
 }
 
+/// Which requests have a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestLog {
+    /// None.
+    #[default]
+    Off,
+    /// Those that were not answered with success.
+    Failed,
+    /// All.
+    All,
+}
+
+/// What tenants are called in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TenantLabel {
+    /// By their name.
+    #[default]
+    Name,
+    /// By their fair-share group.
+    Group,
+    /// Not at all.
+    Off,
+}
+
 /// Certificate and key of a listener; both or neither.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListenerTls {
@@ -120,6 +144,19 @@ pub struct Log {
     pub level: LogLevel,
     /// How it is written.
     pub format: LogFormat,
+    /// Which requests have a line, whatever the level.
+    pub requests: RequestLog,
+}
+
+/// `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// What tenants are called.
+    pub tenant_label: TenantLabel,
+    /// Tenants (or groups) that have series of their own.
+    pub max_tenants: u32,
+    /// Whether who comes from another machine may read without the admin token.
+    pub open: bool,
 }
 
 /// All bootstrap settings, with the defaults of the management API's part C.
@@ -141,6 +178,8 @@ pub struct Settings {
     pub egress: Policy,
     /// The log.
     pub log: Log,
+    /// `/metrics`.
+    pub metrics: Metrics,
 }
 
 impl Default for Settings {
@@ -177,6 +216,11 @@ impl Default for Settings {
             },
             egress: Policy::Lan,
             log: Log::default(),
+            metrics: Metrics {
+                tenant_label: TenantLabel::Name,
+                max_tenants: 1_000,
+                open: false,
+            },
         }
     }
 }
@@ -224,7 +268,21 @@ pub(super) static FIELDS: &[Field<Settings>] = &[
     field!("egress.policy": Kind::Word(Policy::NAMES) => egress),
     field!("log.level": Kind::Word(LogLevel::NAMES) => log.level),
     field!("log.format": Kind::Word(LogFormat::NAMES) => log.format),
+    field!("log.requests": Kind::Word(RequestLog::NAMES) => log.requests),
+    field!("metrics.tenant_label": Kind::Word(TenantLabel::NAMES) => metrics.tenant_label),
+    field!("metrics.max_tenants": Kind::Whole(1, 100_000) => metrics.max_tenants),
+    field!("metrics.open": Kind::Flag => metrics.open),
 ];
 
 /// The sections, in the order they are written.
-pub(super) const SECTIONS: &[&str] = &["server", "admin", "store", "scheduler", "limits", "ledger", "egress", "log"];
+pub(super) const SECTIONS: &[&str] = &[
+    "server",
+    "admin",
+    "store",
+    "scheduler",
+    "limits",
+    "ledger",
+    "egress",
+    "log",
+    "metrics",
+];

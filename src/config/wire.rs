@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::settings::{LogFormat, LogLevel, WhenFull};
+use super::settings::{LogFormat, LogLevel, RequestLog, TenantLabel, WhenFull};
 use crate::catalog::{ModelCapacity, Word, words};
 use crate::egress;
 use crate::pricing;
@@ -40,6 +40,8 @@ words! {
     WhenFull { Reject = "reject", Serve = "serve" }
     LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
     LogFormat { Json = "json", Text = "text" }
+    RequestLog { Off = "off", Failed = "failed", All = "all" }
+    TenantLabel { Name = "name", Group = "group", Off = "off" }
 }
 
 macro_rules! whole {

@@ -8,11 +8,14 @@
 //! and swapped whole when the catalog changes. A record that changes keeps its buckets' state; budgets stand behind a
 //! short lock of their own per tenant and key, taken only to hold, release or count.
 //!
+//! Beside them, `failures` damps who presents wrong credentials.
+//!
 //! Order: a key before its tenant, so that a key past its own limit never takes, even for a moment, what another key of
 //! the tenant could have had.
 
 mod account;
 mod calendar;
+mod failures;
 mod past;
 mod reservation;
 mod shared;
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+pub use failures::{Failures, TooMany};
 pub use reservation::{Actual, Reservation};
 pub use show::{RateView, Scope, Subject, Unit};
 

@@ -11,11 +11,13 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tracing::warn;
 
 use super::aside::{self, Delivery};
 use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
 use super::ticket::{Delivered, Intent};
-use super::{Row, Settings, Shared, Sink, recovery, spool};
+use super::trouble::Trouble;
+use super::{Observer, Row, Settings, Shared, Sink, recovery, spool};
 use crate::id::RequestId;
 use crate::store::Clock;
 use crate::store::ledger::Cursor;
@@ -50,7 +52,7 @@ const DAY_MS: i64 = 86_400_000;
 pub(super) struct Progress {
     pub(super) mover: OnceLock<Thread>,
     pub(super) rows: AtomicU64,
-    pub(super) store_errors: AtomicU64,
+    pub(super) store_errors: Trouble,
     appended: AtomicU64,
     /// Of what was appended, how much is in the store or needs no row.
     moved: Mutex<u64>,
@@ -106,6 +108,7 @@ pub(super) struct Mover {
     sink: Arc<dyn Sink>,
     dir: PathBuf,
     clock: Clock,
+    observer: Observer,
     retention_ms: i64,
     prune_at: Instant,
     /// Where it reads.
@@ -133,6 +136,7 @@ impl Mover {
             sink,
             dir: settings.spool_dir.clone(),
             clock: Arc::clone(&settings.clock),
+            observer: Arc::clone(&settings.observer),
             retention_ms: i64::from(settings.retention_days) * DAY_MS,
             prune_at: Instant::now(),
             at: Cursor { segment, offset: 0 },
@@ -182,8 +186,8 @@ impl Mover {
         };
         self.file = None;
         self.unreadable += 1;
+        self.cannot("the ledger's spool cannot be read back", &error);
         if error.kind() == io::ErrorKind::NotFound || self.unreadable >= READ_TRIES {
-            tracing::error!(segment = self.at.segment, %error, "the ledger's spool cannot be read");
             self.unreadable = 0;
             self.give_up();
             return true;
@@ -292,6 +296,7 @@ impl Mover {
             }
             Read::Settle(row) => {
                 self.open.remove(&row.request_id);
+                (self.observer)(&row);
                 self.rows.push(row);
             }
             // Written by `retire`, which knows.
@@ -306,6 +311,7 @@ impl Mover {
         let room = BATCH_MAX.saturating_sub(self.rows.len()).min(waiting.len());
         for row in waiting.drain(..room) {
             self.open.remove(&row.request_id);
+            (self.observer)(&row);
             self.consumed += 1;
             self.rows.push(row);
         }
@@ -323,8 +329,14 @@ impl Mover {
                     self.stored = self.at;
                 }
                 Delivery::Later(rows, why) => {
-                    progress.store_errors.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(rows = rows.len(), %why, "the ledger's rows wait for the store");
+                    if let Some(left_out) = progress.store_errors.again() {
+                        warn!(
+                            why,
+                            left_out,
+                            rows = rows.len(),
+                            "the store does not take the ledger's rows; they wait in the spool"
+                        );
+                    }
                     self.rows = rows;
                     return false;
                 }
@@ -342,7 +354,7 @@ impl Mover {
             for open in self.open.values_mut().filter(|open| open.segment == self.oldest) {
                 let record = Record::Carried(&open.intent, open.delivered);
                 if self.shared.spool.append(&codec::frame(&record)).is_err() {
-                    return;
+                    return; // Which has been said.
                 }
                 open.segment = self.shared.spool.tail().0;
                 carried = true;
@@ -353,8 +365,14 @@ impl Mover {
             match self.shared.spool.remove(self.oldest) {
                 Ok(()) => self.oldest += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.oldest += 1,
-                Err(_) => return,
+                Err(error) => return self.cannot("a segment of the ledger's spool cannot be deleted", &error),
             }
+        }
+    }
+
+    fn cannot(&self, what: &str, error: &io::Error) {
+        if let Some(left_out) = self.shared.read_errors.again() {
+            warn!(%error, left_out, "{what}");
         }
     }
 
@@ -364,7 +382,10 @@ impl Mover {
             return false;
         }
         let before = UnixMs((self.clock)().0.saturating_sub(self.retention_ms));
-        let more = self.sink.prune(before).unwrap_or(false);
+        let more = self.sink.prune(before).unwrap_or_else(|why| {
+            warn!(%why, "old rows of the ledger cannot be deleted");
+            false
+        });
         if !more {
             self.prune_at = Instant::now() + PRUNE_EVERY;
         }

@@ -24,6 +24,8 @@ pub(super) struct Recovered {
     pub(super) damaged: u64,
     /// What the store refuses.
     pub(super) aside: Aside,
+    /// Requests that nobody had settled.
+    pub(super) interrupted: usize,
 }
 
 /// Moves every row of the segments to the sink, rows of requests that nobody settled included, and deletes the segments.
@@ -69,6 +71,7 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
             }
         }
     }
+    let interrupted = open.len();
     // One that was settled before it was carried is here again; its row is there already and stays.
     rows.extend(
         open.into_values()
@@ -87,6 +90,7 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
         next_segment,
         damaged,
         aside,
+        interrupted,
     })
 }
 

@@ -17,6 +17,7 @@ mod listeners;
 mod phase;
 mod placement;
 mod rates;
+mod refusals;
 mod replay;
 mod rescue;
 
@@ -33,14 +34,16 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 pub use active::Active;
 pub use budget::Budget;
 pub use ctx::RequestCtx;
+pub use refusals::Refusals;
 use rescue::Fault;
 
 use crate::admission::Admission;
 use crate::answers::Answers;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
-use crate::limits::Limits;
+use crate::limits::{Failures, Limits};
 use crate::metering::Meter;
+use crate::telemetry::RequestLog;
 use crate::units::UnixMs;
 use crate::upstreams::Upstreams;
 
@@ -75,12 +78,18 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// What tenants and keys may spend.
     pub limits: Arc<Limits>,
+    /// Who presented wrong credentials of late.
+    pub failures: Arc<Failures>,
     /// Answers that are kept, or shared as they come.
     pub answers: Arc<Answers>,
     /// Inference servers.
     pub upstreams: Arc<Upstreams>,
     /// Requests that run.
     pub active: Arc<Active>,
+    /// What was refused without a ledger row.
+    pub refusals: Arc<Refusals>,
+    /// Lines of requests without a ledger row.
+    pub request_log: RequestLog,
     /// Bytes of bodies in memory.
     pub budget: Arc<Budget>,
     /// The ledger.
@@ -160,7 +169,7 @@ impl ProxyHttp for Gateway {
         phase::logging::run(self, session, ctx);
     }
 
-    /// The request's own line (at `debug`) and its ledger row say how it ended; Pingora's would repeat it with the client's address.
+    /// The request's own line and its ledger row say how it ended; Pingora's would repeat it with the client's address.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
         true
     }

@@ -5,17 +5,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Settings, StartError};
 use crate::limits::Limits;
-use crate::metering::{self, Meter};
+use crate::metering::{self, Meter, Observer};
 use crate::store::{Clock, Store};
 use crate::units::UnixMs;
 
 /// Opens the spool next to the database, moves what an earlier process left in it, and charges the limits with the past.
-pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> Result<Arc<Meter>, StartError> {
+pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits, observer: Observer) -> Result<Arc<Meter>, StartError> {
     let clock: Clock = Arc::new(now);
     let meter = Meter::open(
         &metering::Settings {
             when_full: settings.when_ledger_full(),
             retention_days: settings.boot().ledger.retention_days,
+            observer,
             ..metering::Settings::new(settings.boot().store.path.with_extension("spool"), clock)
         },
         Arc::clone(store) as Arc<dyn metering::Sink>,

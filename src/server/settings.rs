@@ -7,6 +7,7 @@ use crate::config::{self, Fault, File, MAX_IN_FLIGHT_DEFAULT};
 use crate::credential::KeyHasher;
 use crate::metering;
 use crate::proxy::Bounds;
+use crate::telemetry;
 
 /// How the gateway is started.
 #[derive(Clone)]
@@ -56,6 +57,26 @@ impl Settings {
 
     pub(super) fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.boot().server.drain_timeout_secs.into())
+    }
+
+    pub(super) fn metrics(&self) -> telemetry::Settings {
+        let metrics = self.boot().metrics;
+        telemetry::Settings {
+            tenant_label: match metrics.tenant_label {
+                config::TenantLabel::Name => telemetry::TenantLabel::Name,
+                config::TenantLabel::Group => telemetry::TenantLabel::Group,
+                config::TenantLabel::Off => telemetry::TenantLabel::Off,
+            },
+            tenants_max: usize::try_from(metrics.max_tenants).unwrap_or(usize::MAX),
+        }
+    }
+
+    pub(super) const fn request_log(&self) -> telemetry::Which {
+        match self.boot().log.requests {
+            config::RequestLog::Off => telemetry::Which::Off,
+            config::RequestLog::Failed => telemetry::Which::Failed,
+            config::RequestLog::All => telemetry::Which::All,
+        }
     }
 
     pub(super) const fn when_ledger_full(&self) -> metering::WhenFull {

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `open` | looks before it touches; `lock`, `schema` and `migrations/` |
 //! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health; `checkpoint` |
-//! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
+//! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` and its `chain` |
 //! | `rows` | catalog ↔ tables; `columns`, `noun/` one file per noun; `vault` seals |
 //! | `readers` | the threads that answer queries |
 //! | `ledger` | the requests' rows and their roll-ups; `usage` answers questions about them |
@@ -27,6 +27,7 @@
 
 mod attempt;
 mod audit;
+mod chain;
 mod change;
 mod checkpoint;
 mod columns;
@@ -56,7 +57,8 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use audit::{AuditQuery, AuditRow, Chain};
+pub use audit::{AuditQuery, AuditRow};
+pub use chain::{Chain, Head, NoHead, Verdict, verify_file};
 pub use change::{Author, Change, ChangeError, Done, Entry, Idempotency, Render, Source, StoredAnswer};
 
 use crate::catalog::{Catalog, Live};

@@ -31,6 +31,7 @@
 )]
 
 mod answers;
+mod audit_verify;
 mod balancer;
 mod capacity;
 mod clock;
@@ -43,6 +44,7 @@ mod faults;
 mod heads;
 mod ledger;
 mod limits;
+mod observability;
 mod pace;
 mod placement;
 mod refusals;

@@ -1,4 +1,5 @@
 //! Full disks, a store that refuses, a spool that is full.
+
 use super::*;
 
 fn disk_full(scratch: &Scratch, full: bool) {
@@ -224,4 +225,19 @@ fn a_segment_that_is_taken_away_costs_its_rows_and_no_later_ones() {
     scratch.meter.begin(later.clone()).unwrap().settle(settled(&later));
     scratch.flush();
     assert_eq!(scratch.row(later.request_id), Some(settled(&later)));
+}
+
+#[test]
+fn a_spool_that_cannot_be_read_back_is_counted() {
+    let scratch = Scratch::new();
+    let spool_dir = scratch.dir.path().join("spool");
+    let segment = spool::segments(&spool_dir).unwrap()[0];
+    std::fs::remove_file(spool::path(&spool_dir, segment)).unwrap();
+    let intent = intent();
+    scratch.meter.begin(intent.clone()).unwrap().settle(settled(&intent));
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while scratch.meter.counters().read_errors == 0 {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
 }

@@ -65,7 +65,7 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
         return reply(session, ctx, "text/plain", Bytes::from_static(b"ok")).await;
     }
     let catalog = gateway.live.load();
-    let principal = who(gateway, &catalog, &head.headers)?;
+    let principal = who(gateway, &catalog, &head.headers).map_err(|fault| damp(gateway, session, fault))?;
     let route = match destination {
         Destination::Work(route) => route,
         Destination::Models => return reply(session, ctx, "application/json", models(&catalog, &principal)).await,
@@ -148,6 +148,21 @@ fn who(gateway: &Gateway, catalog: &Catalog, headers: &HeaderMap) -> Result<Prin
     }
     gateway.limits.touch(&principal.key.id, now);
     Ok(principal)
+}
+
+/// A wrong credential counts against the client's address, and too many make patience the answer.
+#[cold]
+fn damp(gateway: &Gateway, session: &Session, fault: Fault) -> Fault {
+    if fault != Fault::InvalidKey {
+        return fault;
+    }
+    let peer = session.client_addr().and_then(|address| address.as_inet());
+    match gateway.failures.count(peer.map(|address| address.ip())) {
+        Ok(()) => fault,
+        Err(too_many) => Fault::TooManyFailures {
+            retry_after: too_many.retry_after,
+        },
+    }
 }
 
 /// The one credential a request carries: `Authorization: Bearer`, or `x-api-key`, or both if they are the same.
