@@ -9,6 +9,7 @@
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
+//! | `operator` | the verbs that talk to a running gateway: what they do, print and refuse |
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
@@ -35,6 +36,7 @@ mod faults;
 mod heads;
 mod ledger;
 mod limits;
+mod operator;
 mod pace;
 mod refusals;
 mod replay;
