@@ -4,6 +4,7 @@
 //! SIGTERM; here the process ends within a second of its last request.
 
 mod data_plane;
+mod descriptors;
 mod drain;
 mod ledger;
 mod management;
@@ -97,6 +98,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         return Err(StartError::Configuration(faults));
     }
     let boot = settings.boot();
+    let shares = descriptors::Shares::of(boot.limits.max_connections);
     let data = bind(boot.server.listen)?;
     let management = bind(boot.admin.listen)?;
     let listening = Listening {
@@ -120,7 +122,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
     let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration)?;
     let (stop_management, management_stops) = watch::channel(false);
-    let management = management_runtime.spawn(management::run(management, router, management_stops));
+    let management = management_runtime.spawn(management::run(management, router, shares.operators, management_stops));
 
     let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
@@ -128,7 +130,11 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let data = data_runtime.spawn(data_plane::run(
         floors.gateway(settings),
         data,
-        threads(boot.server.threads),
+        data_plane::Service {
+            threads: threads(boot.server.threads),
+            kept_connections: shares.kept,
+            door: settings.door(shares.clients),
+        },
         data_stops,
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
@@ -143,6 +149,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();
+        floors.active.close();
         drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
     });
     data.abort();

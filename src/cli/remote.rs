@@ -57,7 +57,7 @@ impl Remote {
     /// # Errors
     /// There is no token, no gateway, or it refuses: with all it says.
     pub(super) fn ask(&self, method: Method, path: &str) -> anyhow::Result<String> {
-        self.connect()?.send(method, &[path], None)
+        self.connect()?.send(method, &path.split('/').collect::<Vec<_>>(), None)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `limits` | quotas and budgets |
+//! | `crowds` | clients that hold connections open and do nothing |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
@@ -30,6 +31,7 @@ mod answers;
 mod balancer;
 mod command_line;
 mod configuration;
+mod crowds;
 mod durability;
 mod fair_share;
 mod faults;

@@ -60,6 +60,20 @@ impl Gateway {
         Self::running(process, scratch, flags, env)
     }
 
+    /// Starts one that the system gives so many file descriptors.
+    pub(crate) fn start_with_descriptors(descriptors: u32, flags: &[&str]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_obleth"),
+        ]);
+        let process = Process::start(serving(&mut command, &scratch, &flags, &[]));
+        Self::running(process, scratch, flags, Vec::new())
+    }
+
     /// Starts one from a file that says what `resources` say, and that it is to listen on ports from the system.
     pub(crate) fn start_configured(resources: &str) -> Self {
         let scratch = TempDir::new().unwrap();
@@ -265,6 +279,10 @@ impl Gateway {
 /// Starts the process on the store in `scratch`.
 fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+    Process::start(serving(&mut command, scratch, flags, env))
+}
+
+fn serving<'a>(command: &'a mut Command, scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> &'a mut Command {
     command
         .args([
             "serve",
@@ -279,6 +297,5 @@ fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> Proce
         .arg(scratch.path().join(STORE))
         .args(flags)
         .env("OBLETH_ADMIN_TOKEN", TOKEN)
-        .envs(env.iter().map(|(name, value)| (name, value)));
-    Process::start(&mut command)
+        .envs(env.iter().map(|(name, value)| (name, value)))
 }
