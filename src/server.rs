@@ -10,6 +10,7 @@ mod ledger;
 mod management;
 mod reload;
 mod settings;
+mod supervisor;
 
 pub use settings::{Settings, unsupported};
 
@@ -140,11 +141,14 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
     readiness.set(true);
     ready(listening);
+    supervisor::ready(listening);
+    data_runtime.spawn(supervisor::lives(management_runtime.handle().clone()));
     info!(data = %listening.data, management = %listening.management, "listening");
 
     data_runtime.block_on(async {
         signals.stop().await;
         readiness.set(false);
+        supervisor::stopping(settings.drain_timeout());
         drop(following);
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);

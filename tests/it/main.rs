@@ -18,6 +18,7 @@
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
+//! | `supervisor` | what systemd is told |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 #![expect(
@@ -43,5 +44,6 @@ mod pace;
 mod refusals;
 mod replay;
 mod streams;
+mod supervisor;
 mod support;
 mod tidy;
