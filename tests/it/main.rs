@@ -10,6 +10,8 @@
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
 //! | `operator` | the verbs that talk to a running gateway: what they do, print and refuse |
+//! | `reloads` | a file that is edited as badly as files are, under load |
+//! | `readme` | the README's commands do what they should |
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
@@ -41,7 +43,9 @@ mod ledger;
 mod limits;
 mod operator;
 mod pace;
+mod readme;
 mod refusals;
+mod reloads;
 mod replay;
 mod streams;
 mod supervisor;
