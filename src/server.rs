@@ -4,6 +4,7 @@
 //! SIGTERM; here the process ends within a second of its last request.
 
 mod data_plane;
+mod descriptors;
 mod drain;
 mod ledger;
 mod management;
@@ -12,6 +13,7 @@ mod process;
 mod reload;
 mod scrape;
 mod settings;
+mod supervisor;
 
 pub use settings::{Settings, unsupported};
 
@@ -102,6 +104,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         return Err(StartError::Configuration(faults));
     }
     let boot = settings.boot();
+    let shares = descriptors::Shares::of(boot.limits.max_connections);
     let data = bind(boot.server.listen)?;
     let management = bind(boot.admin.listen)?;
     let listening = Listening {
@@ -126,7 +129,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
     let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration, scrape)?;
     let (stop_management, management_stops) = watch::channel(false);
-    let management = management_runtime.spawn(management::run(management, router, management_stops));
+    let management = management_runtime.spawn(management::run(management, router, shares.operators, management_stops));
 
     let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
@@ -134,21 +137,29 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let data = data_runtime.spawn(data_plane::run(
         floors.gateway(settings),
         data,
-        threads(boot.server.threads),
+        data_plane::Service {
+            threads: threads(boot.server.threads),
+            kept_connections: shares.kept,
+            door: settings.door(shares.clients),
+        },
         data_stops,
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
     readiness.set(true);
     ready(listening);
+    supervisor::ready(listening);
+    data_runtime.spawn(supervisor::lives(management_runtime.handle().clone()));
     info!(data = %listening.data, management = %listening.management, "listening");
 
     data_runtime.block_on(async {
         signals.stop().await;
         readiness.set(false);
+        supervisor::stopping(settings.drain_timeout());
         drop(following);
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();
+        floors.active.close();
         drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
     });
     data.abort();

@@ -65,6 +65,15 @@ pub(super) struct Flags {
     /// limits.body_timeout_ms: the longest a request body may take to arrive
     #[arg(long, value_name = "MS")]
     body_timeout_ms: Option<u64>,
+    /// limits.header_timeout_ms: the longest a request's head may take to arrive
+    #[arg(long, value_name = "MS")]
+    header_timeout_ms: Option<u64>,
+    /// limits.max_connections: client connections at once
+    #[arg(long, value_name = "N")]
+    max_connections: Option<u32>,
+    /// limits.max_connections_per_address: of them from one address; 0 is no bound of its own
+    #[arg(long, value_name = "N")]
+    max_connections_per_address: Option<u32>,
     /// ledger.when_full: refuse requests when the ledger cannot be written, or serve them and risk their rows
     #[arg(long, value_name = "WHAT", value_parser = ["reject", "serve"])]
     ledger_when_full: Option<String>,
@@ -106,6 +115,12 @@ impl Flags {
             ("limits.max_body_bytes", text(self.max_body_bytes.as_ref())),
             ("limits.max_buffered_bytes", text(self.max_buffered_bytes.as_ref())),
             ("limits.body_timeout_ms", text(self.body_timeout_ms.as_ref())),
+            ("limits.header_timeout_ms", text(self.header_timeout_ms.as_ref())),
+            ("limits.max_connections", text(self.max_connections.as_ref())),
+            (
+                "limits.max_connections_per_address",
+                text(self.max_connections_per_address.as_ref()),
+            ),
             ("ledger.when_full", self.ledger_when_full.clone()),
             ("ledger.retention_days", text(self.ledger_retention_days.as_ref())),
             ("egress.policy", self.egress.clone()),

@@ -12,6 +12,7 @@ mod clockwork;
 mod coding;
 mod ctx;
 mod destination;
+pub mod door;
 mod lease;
 mod listeners;
 mod phase;
@@ -21,6 +22,7 @@ mod refusals;
 mod replay;
 mod rescue;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -108,6 +110,13 @@ impl ProxyHttp for Gateway {
 
     /// None: the compression module would only be asked whether it is off.
     fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
+
+    /// Comes with every request on a connection of ours, the first too: its head is whole.
+    fn on_connection_reuse(&self, _session: &mut Session, _ctx: &mut RequestCtx, carried: Box<dyn Any + Send + Sync>) {
+        if let Ok(arrival) = carried.downcast::<door::Arrival>() {
+            arrival.head_is_whole();
+        }
+    }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         phase::early_request_filter::run(self, session, ctx).map_err(|fault| refuse(ctx, fault))

@@ -54,12 +54,15 @@ pub(super) fn router(
 }
 
 /// Serves until told to stop; then finishes what runs.
-pub(super) async fn run(listener: TcpListener, router: Router, stops: watch::Receiver<bool>) -> std::io::Result<()> {
+pub(super) async fn run(listener: TcpListener, router: Router, connections: usize, stops: watch::Receiver<bool>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     admin::serve(
         tokio::net::TcpListener::from_std(listener)?,
         router,
-        admin::Bounds::default(),
+        admin::Bounds {
+            connections,
+            ..admin::Bounds::default()
+        },
         stops,
     )
     .await;

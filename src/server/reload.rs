@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::ledger::now;
-use super::{Settings, StartError, unsupported};
+use super::{Settings, StartError, supervisor, unsupported};
 use crate::admin::{ConfigChange, ConfigFault, ConfigOutcome, ConfigStatus, Configuration, ReloadError};
 use crate::catalog::Catalog;
 use crate::config::{self, Adoption, Applied, Context, Fault, File, Pace, Plan, Process, Watch};
@@ -140,8 +140,15 @@ impl Reloader {
                     Some(()) = hangup.recv() => Trigger::Signal,
                     else => return,
                 };
+                let signalled = matches!(trigger, Trigger::Signal);
+                if signalled {
+                    supervisor::reloading();
+                }
                 // Logged, and kept for `GET /config/status`.
-                let _ = reloader.reload(trigger).await;
+                let applied = reloader.reload(trigger).await.is_ok();
+                if signalled {
+                    supervisor::reloaded(applied);
+                }
             }
         });
         Ok(Some(watch))

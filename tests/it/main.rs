@@ -9,6 +9,9 @@
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
+//! | `operator` | the verbs that talk to a running gateway: what they do, print and refuse |
+//! | `reloads` | a file that is edited as badly as files are, under load |
+//! | `readme` | the README's commands do what they should |
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
@@ -18,9 +21,11 @@
 //! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
+//! | `crowds` | clients that hold connections open and do nothing |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
+//! | `supervisor` | what systemd is told |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 #![expect(
@@ -37,6 +42,7 @@ mod capacity;
 mod clock;
 mod command_line;
 mod configuration;
+mod crowds;
 mod durability;
 mod engines;
 mod fair_share;
@@ -45,11 +51,15 @@ mod heads;
 mod ledger;
 mod limits;
 mod observability;
+mod operator;
 mod pace;
 mod placement;
+mod readme;
 mod refusals;
+mod reloads;
 mod replay;
 mod streams;
+mod supervisor;
 mod support;
 mod tidy;
 #[cfg(feature = "tls")]

@@ -102,6 +102,10 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut RequestCtx
         ctx.status = fault.status();
         return;
     }
+    if *fault == Fault::ShuttingDown {
+        // The next try is better made elsewhere.
+        session.set_keepalive(None);
+    }
     let body = fault.body(ctx.dialect, ctx.shown_id());
     let head = fault.head(body.len());
     if let Ok(head) = head {

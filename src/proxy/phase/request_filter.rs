@@ -194,7 +194,12 @@ async fn what(
         bytes: gateway.bounds.max_body_bytes,
         time: gateway.bounds.body_timeout,
     };
-    let (bytes, hold) = body::read(session.as_mut(), bounds, &gateway.budget).await?;
+    let read = tokio::select! {
+        biased;
+        read = body::read(session.as_mut(), bounds, &gateway.budget) => Some(read),
+        () = gateway.active.closing() => None,
+    };
+    let (bytes, hold) = read.unwrap_or(Err(Fault::ShuttingDown))?;
     let content_type = session.req_header().headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let parsed = llm::read(route, content_type, &bytes).map_err(Fault::Body)?;
     let model = catalog.model_named(&parsed.model).filter(|model| model.enabled);

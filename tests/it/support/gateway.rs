@@ -85,13 +85,33 @@ impl Gateway {
         answer.text().await.unwrap()
     }
 
+    /// Starts one that the system gives so many file descriptors.
+    pub(crate) fn start_with_descriptors(descriptors: u32, flags: &[&str]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_obleth"),
+        ]);
+        let process = Process::start(serving(&mut command, &scratch, &flags, &[]));
+        Self::running(process, scratch, flags, Vec::new())
+    }
+
     /// Starts one from a file that says what `resources` say, and that it is to listen on ports from the system.
     pub(crate) fn start_configured(resources: &str) -> Self {
+        Self::start_configured_with(resources, &[])
+    }
+
+    /// The same, with further environment.
+    pub(crate) fn start_configured_with(resources: &str, env: &[(&str, &str)]) -> Self {
         let scratch = TempDir::new().unwrap();
         let path = scratch.path().join("obleth.yaml");
         std::fs::write(&path, bootstrap(&scratch, 2) + resources).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
         command.args(["serve", "--config"]).arg(path).env("OBLETH_ADMIN_TOKEN", TOKEN);
+        command.envs(env.iter().copied());
         Self::running(Process::start(&mut command), scratch, Vec::new(), Vec::new())
     }
 
@@ -290,6 +310,10 @@ impl Gateway {
 /// Starts the process on the store in `scratch`.
 fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)], log: Stdio) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+    Process::start(serving(&mut command, scratch, flags, env).stderr(log))
+}
+
+fn serving<'a>(command: &'a mut Command, scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> &'a mut Command {
     command
         .args([
             "serve",
@@ -305,6 +329,4 @@ fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)], log: Std
         .args(flags)
         .env("OBLETH_ADMIN_TOKEN", TOKEN)
         .envs(env.iter().map(|(name, value)| (name, value)))
-        .stderr(log);
-    Process::start(&mut command)
 }
