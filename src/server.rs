@@ -28,7 +28,7 @@ use crate::config;
 use crate::credential::KeyHasher;
 use crate::limits::{self, Limits};
 use crate::metering::{self, Meter};
-use crate::proxy::{Active, Budget, Gateway};
+use crate::proxy::{Active, Budget, Gateway, McpDoor};
 use crate::store::{self, Store};
 use crate::upstreams::{self, Upstreams};
 use reload::{ForTheApi, Reloader};
@@ -126,7 +126,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
     let (stop_data, data_stops) = watch::channel(false);
     let data = data_runtime.spawn(data_plane::run(
-        floors.gateway(settings),
+        floors.gateway(settings, listening.data),
         data,
         threads(boot.server.threads),
         data_stops,
@@ -143,6 +143,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();
+        floors.mcp_slots.shut_down();
         drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
     });
     data.abort();
@@ -160,6 +161,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 struct Floors {
     live: Arc<Live>,
     admission: Arc<Admission>,
+    mcp_slots: Arc<Admission>,
     limits: Arc<Limits>,
     answers: Arc<Answers>,
     upstreams: Arc<Upstreams>,
@@ -179,7 +181,12 @@ impl Floors {
         });
         let limits = Limits::new(limits::Settings { epoch: Instant::now() });
         let answers = Answers::new(answers::Settings::default());
+        let mcp_slots = Admission::for_mcp_servers(settings.scheduler());
         let mut live = Live::new(Arc::new(catalog));
+        live.subscribe({
+            let slots = Arc::clone(&mcp_slots);
+            move |catalog| slots.apply(catalog)
+        });
         live.subscribe({
             let admission = Arc::clone(&admission);
             move |catalog| admission.apply(catalog)
@@ -206,6 +213,7 @@ impl Floors {
         Ok(Self {
             live: Arc::new(live),
             admission,
+            mcp_slots,
             limits,
             answers,
             upstreams,
@@ -215,7 +223,7 @@ impl Floors {
         })
     }
 
-    fn gateway(&self, settings: &Settings) -> Gateway {
+    fn gateway(&self, settings: &Settings, listening: SocketAddr) -> Gateway {
         Gateway {
             live: Arc::clone(&self.live),
             hasher: self.hasher.clone(),
@@ -226,6 +234,12 @@ impl Floors {
             budget: Budget::new(settings.boot().limits.max_buffered_bytes),
             limits: Arc::clone(&self.limits),
             answers: Arc::clone(&self.answers),
+            mcp: McpDoor::new(
+                Arc::clone(&self.mcp_slots),
+                settings.encryption_key.as_ref(),
+                settings.boot().limits.max_listening_streams,
+                listening.ip().is_loopback(),
+            ),
             bounds: settings.bounds(),
         }
     }

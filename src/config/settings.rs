@@ -102,6 +102,8 @@ pub struct Limits {
     pub body_timeout_ms: u64,
     /// Client connections at once.
     pub max_connections: u32,
+    /// Streams that a tenant may hold open to one MCP server.
+    pub max_listening_streams: u32,
 }
 
 /// The ledger.
@@ -170,6 +172,7 @@ impl Default for Settings {
                 header_timeout_ms: 10_000,
                 body_timeout_ms: 60_000,
                 max_connections: 20_000,
+                max_listening_streams: 64,
             },
             ledger: Ledger {
                 when_full: WhenFull::Reject,
@@ -219,6 +222,7 @@ pub(super) static FIELDS: &[Field<Settings>] = &[
     field!("limits.header_timeout_ms": Kind::Whole(1, DAY_MS) => limits.header_timeout_ms),
     field!("limits.body_timeout_ms": Kind::Whole(1, DAY_MS) => limits.body_timeout_ms),
     field!("limits.max_connections": Kind::Whole(1, 1_000_000) => limits.max_connections),
+    field!("limits.max_listening_streams": Kind::Whole(0, 100_000) => limits.max_listening_streams),
     field!("ledger.when_full": Kind::Word(WhenFull::NAMES) => ledger.when_full),
     field!("ledger.retention_days": Kind::Whole(1, 36_500) => ledger.retention_days),
     field!("egress.policy": Kind::Word(Policy::NAMES) => egress),

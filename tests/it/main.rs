@@ -13,6 +13,7 @@
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
 //! | `limits` | quotas and budgets |
+//! | `mcp` | MCP servers: what passes, who is refused, whose sessions, whose slots |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
@@ -35,6 +36,7 @@ mod faults;
 mod heads;
 mod ledger;
 mod limits;
+mod mcp;
 mod pace;
 mod refusals;
 mod replay;

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
+use super::super::mcp;
 use super::super::rescue::Fault;
 use super::super::{Gateway, cached, ms, replay};
 use crate::answers;
@@ -59,9 +60,15 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         if let Some(work) = &ctx.work {
             complete(row, work, &spent, ctx.born);
         }
+        if let Some(call) = &ctx.mcp {
+            mcp::end::complete(row, call, ctx.born);
+        }
     }
     if let Some(work) = &mut ctx.work {
         settle(gateway, work, spent, &ctx.principal, ended_well);
+    }
+    if let Some(call) = &mut ctx.mcp {
+        mcp::end::settle(call, ended_well);
     }
     debug!(
         request_id = %ctx.id,

@@ -62,11 +62,17 @@ impl Gateway {
 
     /// Starts one from a file that says what `resources` say, and that it is to listen on ports from the system.
     pub(crate) fn start_configured(resources: &str) -> Self {
+        Self::start_configured_with(resources, &[])
+    }
+
+    /// The same with further environment.
+    pub(crate) fn start_configured_with(resources: &str, env: &[(&str, &str)]) -> Self {
         let scratch = TempDir::new().unwrap();
         let path = scratch.path().join("obleth.yaml");
         std::fs::write(&path, bootstrap(&scratch, 2) + resources).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
         command.args(["serve", "--config"]).arg(path).env("OBLETH_ADMIN_TOKEN", TOKEN);
+        command.envs(env.iter().copied());
         Self::running(Process::start(&mut command), scratch, Vec::new(), Vec::new())
     }
 
