@@ -11,7 +11,7 @@
 //!
 //! | floor | rooms | know |
 //! |---|---|---|
-//! | words | [`id`], [`units`] | nothing |
+//! | words | [`id`], [`units`], [`sse`] | nothing |
 //! | rules | [`scheduler`], [`quota`], [`cache`], [`pricing`], [`llm`], [`mcp`], [`credential`], [`egress`] | words; pure: `now` is an argument, no async, no locks, no I/O |
 //! | picture | [`catalog`] | one immutable view of everything configured, swapped whole |
 //! | keepers | [`config`], [`store`], [`telemetry`] | the only rooms that know YAML, SQLite, metric names |
@@ -21,6 +21,7 @@
 
 // Words.
 pub mod id;
+pub mod sse;
 pub mod units;
 
 // Rules.

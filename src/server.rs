@@ -33,7 +33,7 @@ use crate::config;
 use crate::credential::KeyHasher;
 use crate::limits::{self, Failures, Limits};
 use crate::metering::{self, Meter};
-use crate::proxy::{Active, Budget, Gateway, Refusals};
+use crate::proxy::{Active, Budget, Gateway, McpDoor, Refusals};
 use crate::store::{self, Store};
 use crate::telemetry::{RequestLog, Requests};
 use crate::upstreams::{self, Upstreams};
@@ -135,7 +135,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
     let (stop_data, data_stops) = watch::channel(false);
     let data = data_runtime.spawn(data_plane::run(
-        floors.gateway(settings),
+        floors.gateway(settings, listening.data),
         data,
         data_plane::Service {
             threads: threads(boot.server.threads),
@@ -160,6 +160,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         let _ = stop_data.send(true);
         floors.admission.shut_down();
         floors.active.close();
+        floors.mcp_slots.shut_down();
         drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
     });
     data.abort();
@@ -177,6 +178,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 struct Floors {
     live: Arc<Live>,
     admission: Arc<Admission>,
+    mcp_slots: Arc<Admission>,
     limits: Arc<Limits>,
     answers: Arc<Answers>,
     upstreams: Arc<Upstreams>,
@@ -207,7 +209,12 @@ impl Floors {
         });
         let limits = Limits::new(limits::Settings { epoch: Instant::now() });
         let answers = Answers::new(answers::Settings::default());
+        let mcp_slots = Admission::for_mcp_servers(settings.scheduler());
         let mut live = Live::new(Arc::new(catalog));
+        live.subscribe({
+            let slots = Arc::clone(&mcp_slots);
+            move |catalog| slots.apply(catalog)
+        });
         live.subscribe({
             let admission = Arc::clone(&admission);
             move |catalog| admission.apply(catalog)
@@ -242,6 +249,7 @@ impl Floors {
         Ok(Self {
             live,
             admission,
+            mcp_slots,
             limits,
             answers,
             upstreams,
@@ -259,7 +267,7 @@ impl Floors {
         })
     }
 
-    fn gateway(&self, settings: &Settings) -> Gateway {
+    fn gateway(&self, settings: &Settings, listening: SocketAddr) -> Gateway {
         Gateway {
             live: Arc::clone(&self.live),
             hasher: self.hasher.clone(),
@@ -273,6 +281,12 @@ impl Floors {
             limits: Arc::clone(&self.limits),
             failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),
+            mcp: McpDoor::new(
+                Arc::clone(&self.mcp_slots),
+                settings.encryption_key.as_ref(),
+                settings.boot().limits.max_listening_streams,
+                listening.ip().is_loopback(),
+            ),
             bounds: settings.bounds(),
         }
     }

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::directory::{ById, Directory, KeyEntry};
-use super::{Admission, Inner};
-use crate::catalog::{Catalog, Group, Model, ModelCapacity, Table, Tenant};
-use crate::id::{KeyId, ModelId, TenantId};
+use super::{Admission, Inner, Slots, slots_of};
+use crate::catalog::{Catalog, Group, McpServer, Model, ModelCapacity, Table, Tenant};
+use crate::id::{KeyId, McpServerId, ModelId, TenantId};
 use crate::scheduler::{GroupIx, Handle, TenantTerms};
+
+/// The admission weight of MCP servers, in percent: time in a slot counts as it is.
+const WEIGHT: u32 = 100;
 
 /// What was applied last. Its lock makes [`Admission::apply`] one at a time; it is taken before the scheduler's.
 #[derive(Debug, Default)]
@@ -29,7 +32,11 @@ impl Admission {
         let applied = &mut *applied;
 
         if before.is_none_or(|before| before.max_in_flight() != catalog.max_in_flight()) {
-            self.with(|inner| inner.scheduler.set_max_in_flight(catalog.max_in_flight()));
+            let in_all = match self.slots {
+                Slots::Models => catalog.max_in_flight(),
+                Slots::McpServers => u32::MAX,
+            };
+            self.with(|inner| inner.scheduler.set_max_in_flight(in_all));
         }
         let groups = before.map(Catalog::groups);
         if groups.is_none_or(|groups| !groups.same(catalog.groups())) {
@@ -43,9 +50,19 @@ impl Admission {
         if keys.is_none_or(|keys| !keys.same(catalog.keys())) {
             self.follow_keys(applied, before, catalog);
         }
-        let models = before.map(Catalog::models);
-        if models.is_none_or(|models| !models.same(catalog.models())) {
-            self.follow_models(applied, models, catalog.models());
+        match self.slots {
+            Slots::Models => {
+                let models = before.map(Catalog::models);
+                if models.is_none_or(|models| !models.same(catalog.models())) {
+                    self.follow_models(applied, models, catalog.models());
+                }
+            }
+            Slots::McpServers => {
+                let servers = before.map(Catalog::mcp_servers);
+                if servers.is_none_or(|servers| !servers.same(catalog.mcp_servers())) {
+                    self.follow_servers(applied, servers, catalog.mcp_servers());
+                }
+            }
         }
         // Last: a group may go only when its tenants have moved out.
         let gone: Vec<Arc<str>> = applied
@@ -199,6 +216,29 @@ impl Admission {
                 None => {
                     let handle = self.with(|inner| inner.scheduler.add_model(model.id, model.admission_weight, cap));
                     Arc::make_mut(&mut applied.directory.models).insert(model.id, handle);
+                }
+            }
+        }
+    }
+
+    fn follow_servers(&self, applied: &mut Applied, before: Option<&Table<McpServerId, McpServer>>, after: &Table<McpServerId, McpServer>) {
+        let servers = Arc::make_mut(&mut applied.directory.models);
+        for gone in before
+            .into_iter()
+            .flat_map(Table::values)
+            .filter(|old| after.get(&old.id).is_none())
+        {
+            if let Some(handle) = servers.remove(&slots_of(&gone.id)) {
+                self.with(|inner| inner.scheduler.remove_model(handle));
+            }
+        }
+        for server in after.values() {
+            let (slots, cap) = (slots_of(&server.id), server.max_in_flight);
+            match servers.get(&slots) {
+                Some(&handle) => self.with(|inner| inner.scheduler.set_model(handle, WEIGHT, cap)),
+                None => {
+                    let handle = self.with(|inner| inner.scheduler.add_model(slots, WEIGHT, cap));
+                    servers.insert(slots, handle);
                 }
             }
         }

@@ -42,6 +42,7 @@ pub use ask::{Ask, Refusal};
 pub use permit::Permit;
 pub use settings::Settings;
 
+use crate::id::{McpServerId, ModelId};
 use crate::scheduler::{Entered, Grant, Handle, Leave, Refused, Request, Scheduler, Snapshot, Standing, TicketIx};
 use clock::{Bell, Clock};
 use directory::Directory;
@@ -68,6 +69,17 @@ pub struct Admission {
     applied: Mutex<Applied>,
     clock: Clock,
     bell: Arc<Bell>,
+    /// Whose slots it hands out.
+    slots: Slots,
+}
+
+/// Whose slots an admission hands out. Each kind has a queue of its own: a call of a tool takes no model's slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slots {
+    /// The models', of which the process has so many in all.
+    Models,
+    /// The MCP servers', which are bound by their own caps alone.
+    McpServers,
 }
 
 /// What the lock guards.
@@ -78,6 +90,12 @@ struct Inner {
     shut: bool,
     /// The clock thread sleeps and must be rung when somebody begins to wait.
     clock_sleeps: bool,
+}
+
+/// What the scheduler knows a server's slots by: it tells whatever is capped apart by an id alone.
+#[must_use]
+pub const fn slots_of(server: &McpServerId) -> ModelId {
+    ModelId::from_bytes(*server.as_bytes())
 }
 
 /// A request that entered: it runs, or waits.
@@ -94,13 +112,25 @@ impl Admission {
     /// the admission is dropped.
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {
-        let admission = Arc::new(Self::with_clock(&settings, Clock::system()));
+        Self::started(&settings, Slots::Models)
+    }
+
+    /// The same for the slots of MCP servers, by the same rules: groups, tenants and keys share each server's
+    /// `max_in_flight`. [`slots_of`] names a server in an [`Ask`].
+    #[must_use]
+    pub fn for_mcp_servers(settings: Settings) -> Arc<Self> {
+        Self::started(&settings, Slots::McpServers)
+    }
+
+    fn started(settings: &Settings, slots: Slots) -> Arc<Self> {
+        let admission = Arc::new(Self::with_clock(settings, Clock::system(), slots));
         clock::start(&admission, &admission.bell);
         admission
     }
 
-    fn with_clock(settings: &Settings, clock: Clock) -> Self {
+    fn with_clock(settings: &Settings, clock: Clock, slots: Slots) -> Self {
         Self {
+            slots,
             inner: Mutex::new(Inner {
                 scheduler: Scheduler::new(settings.scheduler()),
                 mailboxes: Mailboxes::new(),

@@ -128,6 +128,8 @@ pub struct Limits {
     pub max_connections: u32,
     /// Of them from one address (of IPv6, from one /64); 0 is no bound of its own.
     pub max_connections_per_address: u32,
+    /// Streams that a tenant may hold open to one MCP server.
+    pub max_listening_streams: u32,
 }
 
 /// The ledger.
@@ -212,6 +214,7 @@ impl Default for Settings {
                 body_timeout_ms: 60_000,
                 max_connections: 20_000,
                 max_connections_per_address: 0,
+                max_listening_streams: 64,
             },
             ledger: Ledger {
                 when_full: WhenFull::Reject,
@@ -267,6 +270,7 @@ pub(super) static FIELDS: &[Field<Settings>] = &[
     field!("limits.body_timeout_ms": Kind::Whole(1, DAY_MS) => limits.body_timeout_ms),
     field!("limits.max_connections": Kind::Whole(1, 1_000_000) => limits.max_connections),
     field!("limits.max_connections_per_address": Kind::Whole(0, 1_000_000) => limits.max_connections_per_address),
+    field!("limits.max_listening_streams": Kind::Whole(0, 100_000) => limits.max_listening_streams),
     field!("ledger.when_full": Kind::Word(WhenFull::NAMES) => ledger.when_full),
     field!("ledger.retention_days": Kind::Whole(1, 36_500) => ledger.retention_days),
     field!("egress.policy": Kind::Word(Policy::NAMES) => egress),

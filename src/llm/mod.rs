@@ -9,7 +9,6 @@
 //! taken for structure (a prompt or an answer that talks of `"usage"` changes nothing).
 
 mod answer;
-mod events;
 mod fault;
 mod json;
 mod multipart;

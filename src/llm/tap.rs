@@ -7,7 +7,6 @@
 //! decoded copy and throws away what comes back.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -16,11 +15,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::events::{self, Events};
 use super::output::{self, after_colon};
 use super::scan::{self, Place, Scan};
 use super::usage::{Count, Meta, Report};
 use super::{Dialect, Route, Usage};
+use crate::sse::{self, Events, Verdict};
+
+/// The most of an event that is held, in bytes. Larger ones hold whole images or whole answers, and none of them is a report
+/// that would have to be taken out.
+const HOLD_MAX: usize = 64 * 1024;
 
 /// The most choices whose continuous reports are told apart.
 const CHOICES_MAX: usize = 256;
@@ -64,7 +67,7 @@ impl Tap {
             meter.usage = Some(Usage::NOTHING);
             Form::Unread
         } else if event_stream {
-            Form::Events(Box::default())
+            Form::Events(Box::new(Events::new(HOLD_MAX)))
         } else if route == Route::AudioSpeech {
             Form::Unread
         } else {
@@ -198,8 +201,8 @@ struct Nested<'a> {
     usage: Option<&'a RawValue>,
 }
 
-impl events::Reader for Meter {
-    fn event(&mut self, event: &[u8]) -> ControlFlow<()> {
+impl sse::Reader for Meter {
+    fn event(&mut self, event: &[u8]) -> Verdict {
         let output = self.output.map_or(0, |key| output::tokens(key, event));
         self.since += output;
         let told = USAGE
@@ -208,7 +211,7 @@ impl events::Reader for Meter {
         if told || output == 0 && ERROR.find(event).is_some() {
             self.parse(event)
         } else {
-            ControlFlow::Continue(())
+            Verdict::Pass
         }
     }
 
@@ -224,10 +227,10 @@ impl events::Reader for Meter {
 }
 
 impl Meter {
-    fn parse(&mut self, event: &[u8]) -> ControlFlow<()> {
-        let data = events::data(event);
+    fn parse(&mut self, event: &[u8]) -> Verdict {
+        let data = sse::data(event);
         let Ok(event) = serde_json::from_slice::<Event<'_>>(&data) else {
-            return ControlFlow::Continue(());
+            return Verdict::Pass;
         };
         self.failed |= event.error.is_some() || event.kind.as_deref() == Some("response.failed");
         let nested = if self.inside == b"response" {
@@ -240,7 +243,7 @@ impl Meter {
             .and_then(|nested| serde_json::from_str::<Nested<'_>>(nested.get()).ok());
         let raw = event.usage.or_else(|| nested?.usage);
         let Some(report) = raw.and_then(|raw| serde_json::from_str::<Report>(raw.get()).ok()) else {
-            return ControlFlow::Continue(());
+            return Verdict::Pass;
         };
         match event.choices.as_deref() {
             Some([choice, ..]) => self.merge_choice(&report, choice.index.0.unwrap_or(0)),
@@ -248,9 +251,9 @@ impl Meter {
         }
         let is_report_only = event.choices.is_some_and(|choices| choices.is_empty());
         if self.take_out && is_report_only {
-            ControlFlow::Break(())
+            Verdict::TakeOut
         } else {
-            ControlFlow::Continue(())
+            Verdict::Pass
         }
     }
 

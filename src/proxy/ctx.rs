@@ -9,6 +9,7 @@ use super::active::Mark;
 use super::bill::Bill;
 use super::coding::Decoder;
 use super::lease::Lease;
+use super::mcp::Call;
 use super::placement::Placement;
 use super::replay::Home;
 use super::rescue::Fault;
@@ -25,7 +26,7 @@ pub struct RequestCtx {
     pub(super) born: Instant,
     pub(super) born_at: UnixMs,
     pub(super) id: RequestId,
-    _mark: Mark,
+    mark: Option<Mark>,
     /// The gateway's own id as a header.
     pub(super) own_id: HeaderValue,
     /// The `x-request-id` of the answer: the client's own, or the gateway's.
@@ -45,6 +46,10 @@ pub struct RequestCtx {
     pub(super) saved: Option<Saved>,
     /// What is asked, once understood.
     pub(super) work: Option<Box<Work>>,
+    /// The same for a request to an MCP server.
+    pub(super) mcp: Option<Box<Call>>,
+    /// The browser's origin that may read the answer.
+    pub(super) cors: Option<HeaderValue>,
     /// The client's session while the replay stands in its place.
     pub(super) home: Option<Home>,
     /// Why the request ended badly, if it did.
@@ -107,7 +112,7 @@ impl RequestCtx {
             born: Instant::now(),
             born_at: super::wall_now(),
             id,
-            _mark: mark,
+            mark: Some(mark),
             shown_id: own_id.clone(),
             own_id,
             dialect: Dialect::Openai,
@@ -118,10 +123,17 @@ impl RequestCtx {
             cache: CacheStatus::Off,
             saved: None,
             work: None,
+            mcp: None,
+            cors: None,
             home: None,
             fault: None,
             status: 0,
         }
+    }
+
+    /// Takes the request out of those that a drain waits for.
+    pub(super) fn uncount(&mut self) {
+        self.mark = None;
     }
 
     /// The `x-request-id` as text; it was checked to be visible ASCII.

@@ -18,7 +18,24 @@ pub(super) enum Destination {
     Model(String),
     /// A `POST` that asks a model for something.
     Work(Route),
+    /// Anything to an MCP server.
+    Mcp(McpPath),
 }
+
+/// A place at an MCP server: `/mcp/{server}`, or below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct McpPath {
+    /// The server's name; it has the form of one.
+    pub(super) server: String,
+    /// What follows it: empty, or segments of unreserved characters (RFC 3986, 2.3), each after a slash. No dots alone, no
+    /// escapes, so that it leads nowhere but below the server's own path.
+    pub(super) rest: String,
+}
+
+/// The methods of `/mcp/{server}`.
+pub(super) const MCP_METHODS: &str = "GET, POST, DELETE, OPTIONS";
+/// The longest name of a server.
+const MCP_NAME_MAX: usize = 40;
 
 const MODELS: &str = "/v1/models";
 
@@ -33,6 +50,14 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Destination, Fault> {
             Ok(Destination::Work(route))
         } else {
             Err(Fault::MethodNotAllowed("POST"))
+        };
+    }
+    if let Some(at) = path.strip_prefix("/mcp/") {
+        let place = mcp_path(at).ok_or(Fault::NotFound)?;
+        return if [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS].contains(method) {
+            Ok(Destination::Mcp(place))
+        } else {
+            Err(Fault::MethodNotAllowed(MCP_METHODS))
         };
     }
     let destination = match path {
@@ -54,9 +79,64 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Destination, Fault> {
     }
 }
 
+/// Takes apart what follows `/mcp/`.
+fn mcp_path(path: &str) -> Option<McpPath> {
+    let (server, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+    let named = (1..=MCP_NAME_MAX).contains(&server.len())
+        && server
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    // A slash at the end is the server itself.
+    let rest = if rest == "/" { "" } else { rest };
+    let plain = |segment: &str| {
+        !segment.is_empty()
+            && !matches!(segment, "." | "..")
+            && segment
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+    };
+    let below = rest.is_empty() || rest.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain));
+    (named && below).then(|| McpPath {
+        server: server.to_owned(),
+        rest: rest.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_mcp_server_has_its_name_and_what_is_plainly_below() {
+        let at = |server: &str, rest: &str| {
+            Ok(Destination::Mcp(McpPath {
+                server: server.to_owned(),
+                rest: rest.to_owned(),
+            }))
+        };
+        assert_eq!(find(&Method::POST, "/mcp/files"), at("files", ""));
+        assert_eq!(find(&Method::DELETE, "/mcp/files/"), at("files", ""));
+        assert_eq!(find(&Method::GET, "/mcp/a-1/v2/x.y"), at("a-1", "/v2/x.y"));
+        assert_eq!(find(&Method::PUT, "/mcp/files"), Err(Fault::MethodNotAllowed(MCP_METHODS)));
+        for path in [
+            "/mcp",
+            "/mcp/",
+            "/mcp//x",
+            "/mcp/Files",
+            "/mcp/a_b",
+            "/mcp/files/../x",
+            "/mcp/files/./x",
+            "/mcp/files//x",
+            "/mcp/files/x/",
+            "/mcp/files/%2e%2e/x",
+            "/mcp/files/a%2Fb",
+            "/mcp/files/;x",
+            "/MCP/files",
+        ] {
+            assert_eq!(find(&Method::POST, path), Err(Fault::NotFound), "{path}");
+        }
+        assert_eq!(find(&Method::POST, &format!("/mcp/{}", "a".repeat(41))), Err(Fault::NotFound));
+    }
 
     #[test]
     fn only_the_table_leads_anywhere() {

@@ -15,6 +15,7 @@ mod destination;
 pub mod door;
 mod lease;
 mod listeners;
+mod mcp;
 mod phase;
 mod placement;
 mod rates;
@@ -36,6 +37,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 pub use active::Active;
 pub use budget::Budget;
 pub use ctx::RequestCtx;
+pub use mcp::McpDoor;
 pub use refusals::Refusals;
 use rescue::Fault;
 
@@ -96,6 +98,8 @@ pub struct Gateway {
     pub budget: Arc<Budget>,
     /// The ledger.
     pub meter: Arc<Meter>,
+    /// What MCP requests need beside.
+    pub mcp: McpDoor,
     /// Bounds per request.
     pub bounds: Bounds,
 }
@@ -141,7 +145,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<()> {
-        phase::response_filter::run(session, head, ctx).map_err(|fault| refuse(ctx, fault))
+        phase::response_filter::run(self, session, head, ctx).map_err(|fault| refuse(ctx, fault))
     }
 
     fn response_body_filter(

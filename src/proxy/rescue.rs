@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use super::rates;
 use crate::limits::Scope;
 use crate::llm::{self, BodyFault, Dialect};
+use crate::mcp;
 use crate::metering::Outcome;
 
 /// Why a request did not get its answer. Carries what the client may know and nothing else.
@@ -49,6 +50,16 @@ pub(super) enum Fault {
     ModelNotAllowed(String),
     /// No such model, or it is switched off.
     ModelNotFound(String),
+    /// What an MCP client asks cannot be read, or may not be had.
+    Mcp(mcp::Refusal),
+    /// No such MCP server, it is switched off, or the tenant may not use it.
+    McpServerNotFound,
+    /// No such session of the caller's at the MCP server.
+    SessionNotFound,
+    /// A browser's page, or a name, from which the MCP server may not be used.
+    OriginForbidden,
+    /// The tenant listens to the MCP server as often as it may.
+    TooManyStreams,
     /// Requests or tokens of this minute are used up.
     RateLimited {
         /// The least time after which the same request passes.
@@ -108,16 +119,21 @@ impl Fault {
     /// The status the client sees; 499 (nginx's "client closed request") is only ever logged.
     pub(super) fn status(&self) -> u16 {
         match self {
-            Self::BadRequest(_) | Self::ConflictingCredentials => 400,
+            Self::BadRequest(_) | Self::ConflictingCredentials | Self::Mcp(mcp::Refusal::Unreadable(_)) => 400,
+            Self::Mcp(mcp::Refusal::Rpc(error)) => error.status,
             Self::InvalidKey => 401,
-            Self::KeyDisabled | Self::KeyExpired | Self::TenantSuspended | Self::ModelNotAllowed(_) => 403,
-            Self::NotFound | Self::ModelNotFound(_) => 404,
+            Self::KeyDisabled | Self::KeyExpired | Self::TenantSuspended | Self::ModelNotAllowed(_) | Self::OriginForbidden => 403,
+            Self::NotFound | Self::ModelNotFound(_) | Self::McpServerNotFound | Self::SessionNotFound => 404,
             Self::MethodNotAllowed(_) => 405,
             Self::BodyTooSlow => 408,
             Self::BodyTooLarge(_) => 413,
             Self::Body(fault) if fault.is_unsupported_media_type() => 415,
             Self::Body(_) => 400,
-            Self::TooManyFailures { .. } | Self::RateLimited { .. } | Self::ExceedsQuota | Self::BudgetUsedUp { .. } => 429,
+            Self::TooManyFailures { .. }
+            | Self::RateLimited { .. }
+            | Self::ExceedsQuota
+            | Self::BudgetUsedUp { .. }
+            | Self::TooManyStreams => 429,
             Self::HeadTooLarge => 431,
             Self::ClientGone => 499,
             Self::Internal => 500,
@@ -151,6 +167,12 @@ impl Fault {
             Self::BuffersFull | Self::QueueFull { .. } => "queue_full",
             Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::ModelNotFound(_) => "model_not_found",
+            Self::Mcp(mcp::Refusal::Unreadable(unreadable)) => unreadable.code,
+            Self::Mcp(mcp::Refusal::Rpc(error)) => error.code,
+            Self::McpServerNotFound => "mcp_server_not_found",
+            Self::SessionNotFound => "session_not_found",
+            Self::OriginForbidden => "origin_not_allowed",
+            Self::TooManyStreams => "too_many_streams",
             Self::RateLimited { .. } => "rate_limit_exceeded",
             Self::ExceedsQuota => "request_exceeds_quota",
             Self::BudgetUsedUp { .. } => "insufficient_quota",
@@ -191,6 +213,11 @@ impl Fault {
             | Self::BuffersFull
             | Self::ModelNotAllowed(_)
             | Self::ModelNotFound(_)
+            | Self::Mcp(_)
+            | Self::McpServerNotFound
+            | Self::SessionNotFound
+            | Self::OriginForbidden
+            | Self::TooManyStreams
             | Self::RateLimited { .. }
             | Self::ExceedsQuota
             | Self::BudgetUsedUp { .. }
@@ -204,7 +231,9 @@ impl Fault {
 
     fn kind(&self) -> &'static str {
         match self {
-            Self::KeyDisabled | Self::KeyExpired | Self::TenantSuspended | Self::ModelNotAllowed(_) => "permission_error",
+            Self::KeyDisabled | Self::KeyExpired | Self::TenantSuspended | Self::ModelNotAllowed(_) | Self::OriginForbidden => {
+                "permission_error"
+            }
             Self::BuffersFull
             | Self::LedgerUnavailable
             | Self::QueueFull { .. }
@@ -215,7 +244,7 @@ impl Fault {
             | Self::UpstreamUnreachable
             | Self::UpstreamError(_)
             | Self::UpstreamInterrupted => "service_unavailable_error",
-            Self::TooManyFailures { .. } | Self::RateLimited { .. } | Self::ExceedsQuota => "rate_limit_error",
+            Self::TooManyFailures { .. } | Self::RateLimited { .. } | Self::ExceedsQuota | Self::TooManyStreams => "rate_limit_error",
             Self::BudgetUsedUp { .. } => "insufficient_quota",
             Self::UpstreamTimeout => "timeout_error",
             Self::Internal => "server_error",
@@ -229,6 +258,9 @@ impl Fault {
             | Self::BodyTooLarge(_)
             | Self::BodyTooSlow
             | Self::ModelNotFound(_)
+            | Self::Mcp(_)
+            | Self::McpServerNotFound
+            | Self::SessionNotFound
             | Self::ClientGone => "invalid_request_error",
         }
     }
@@ -251,6 +283,13 @@ impl Fault {
             Self::BuffersFull => "The gateway's request buffers are full; try again shortly.".to_owned(),
             Self::ModelNotAllowed(model) => format!("This API key may not use the model \"{model}\"."),
             Self::ModelNotFound(model) => format!("The model \"{model}\" does not exist."),
+            Self::Mcp(mcp::Refusal::Unreadable(unreadable)) => unreadable.message.clone(),
+            // Has a body of its own.
+            Self::Mcp(mcp::Refusal::Rpc(_)) => String::new(),
+            Self::McpServerNotFound => "There is no such MCP server.".to_owned(),
+            Self::SessionNotFound => "There is no such session.".to_owned(),
+            Self::OriginForbidden => "Requests from this origin or under this host name are not allowed.".to_owned(),
+            Self::TooManyStreams => "Too many streams are open to this MCP server.".to_owned(),
             Self::RateLimited { retry_after, scope } => {
                 format!("The {scope} limit is reached. Try again in {}.", rates::in_words(*retry_after))
             }
@@ -261,8 +300,8 @@ impl Fault {
             Self::LedgerUnavailable => "The gateway cannot account for requests at the moment; try again shortly.".to_owned(),
             Self::ShuttingDown => "The gateway is shutting down; try again.".to_owned(),
             Self::NotCached => "There is no cached answer, and only a cached one was asked for.".to_owned(),
-            Self::NoHealthyUpstream(why) => format!("No upstream for this model is available: {why}."),
-            Self::UpstreamUnreachable => "The upstream for this model cannot be reached.".to_owned(),
+            Self::NoHealthyUpstream(why) => format!("No upstream is available: {why}."),
+            Self::UpstreamUnreachable => "The upstream cannot be reached.".to_owned(),
             Self::UpstreamTimeout => "The upstream took too long to answer.".to_owned(),
             Self::UpstreamInterrupted => "The upstream broke off its answer.".to_owned(),
             Self::ClientGone => "The client left.".to_owned(),
@@ -277,7 +316,7 @@ impl Fault {
             | Self::QueueFull { retry_after }
             | Self::QueueTimeout { retry_after } => Some(*retry_after),
             Self::BudgetUsedUp { reset_after } => *reset_after,
-            Self::ShuttingDown | Self::BuffersFull | Self::LedgerUnavailable => Some(Duration::from_secs(1)),
+            Self::ShuttingDown | Self::BuffersFull | Self::LedgerUnavailable | Self::TooManyStreams => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -298,6 +337,9 @@ impl Fault {
 
     /// The body in the client's dialect.
     pub(super) fn body(&self, dialect: Dialect, request_id: &str) -> Bytes {
+        if let Self::Mcp(mcp::Refusal::Rpc(error)) = self {
+            return error.body.clone();
+        }
         llm::error_body(dialect, &self.shape().as_error_body(request_id))
     }
 

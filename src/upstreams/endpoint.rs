@@ -49,7 +49,7 @@ pub(super) struct Endpoint {
     pub(super) label: Arc<str>,
     /// The `Host` header.
     pub(super) host: String,
-    /// What precedes the route's path: the base path without a slash at its end.
+    /// What precedes the route's path: a model's base path without a slash at its end, an MCP server's whole path.
     pub(super) prefix: String,
     /// Requests of all its addresses.
     pub(super) in_flight: Arc<AtomicU32>,
@@ -72,10 +72,12 @@ impl Endpoint {
             (Some(host), None) => host.to_owned(),
             (None, _) => String::new(),
         };
-        let path = plan.url.path().trim_end_matches('/');
+        let path = plan.url.path();
         let prefix = if plan.api_base {
-            path.strip_suffix("/v1").unwrap_or(path)
+            let base = path.trim_end_matches('/');
+            base.strip_suffix("/v1").unwrap_or(base)
         } else {
+            // The address itself is what is asked for, and a slash at its end is part of it.
             path
         };
         Self {

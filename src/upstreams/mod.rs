@@ -37,6 +37,7 @@ mod tls;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,9 @@ pub enum Unavailable {
     /// Those that are up are at their caps: see [`Upstreams::room`].
     #[error("all endpoints are at their caps")]
     AtCapacity,
+    /// The address asked for is not among those of the owner.
+    #[error("the address is no endpoint any more")]
+    Left,
     /// Each usable address is in `tried`.
     #[error("every usable endpoint was tried")]
     AllTried,
@@ -223,6 +227,14 @@ impl Upstreams {
             pool.retries.deposit();
         }
         pool.choose(hint, tried, entropy())
+    }
+
+    /// Chooses a known address, for who has state there.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: [`Left`](Unavailable::Left) where the address is no longer one of the owner's.
+    pub fn choose_at(&self, owner: impl Into<Owner>, addr: SocketAddr) -> Result<Chosen, Unavailable> {
+        self.pool(owner.into())?.choose_at(addr)
     }
 
     /// Asks whether one more retry can be afforded; if so it is spent. First attempts save for it.

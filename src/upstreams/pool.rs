@@ -4,6 +4,7 @@
 //! request fails, and by the background work. Whoever changes something that matters publishes the next view before
 //! letting go.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -115,6 +116,22 @@ impl Pool {
             view.unavailable.clone()
         } else {
             Unavailable::AllTried
+        })
+    }
+
+    /// Chooses an address and takes the marks.
+    pub(super) fn choose_at(self: &Arc<Self>, addr: SocketAddr) -> Result<Chosen, Unavailable> {
+        let view = self.view.load();
+        let members = view.floors.iter().flat_map(|floor| &floor.members);
+        if let Some(member) = members.into_iter().find(|member| member.backend.addr == addr) {
+            return Chosen::take(self, member).ok_or(Unavailable::AtCapacity);
+        }
+        let known = self.look(|inner| inner.entries_mut().any(|entry| entry.backend.addr == addr));
+        // One that is known and not in the view is down.
+        Err(match &view.unavailable {
+            _ if !known => Unavailable::Left,
+            why if view.floors.is_empty() => why.clone(),
+            _ => Unavailable::AllTried,
         })
     }
 

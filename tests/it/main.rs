@@ -22,6 +22,7 @@
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
 //! | `crowds` | clients that hold connections open and do nothing |
+//! | `mcp` | MCP servers: what passes, who is refused, whose sessions, whose slots |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
@@ -50,6 +51,7 @@ mod faults;
 mod heads;
 mod ledger;
 mod limits;
+mod mcp;
 mod observability;
 mod operator;
 mod pace;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Floors from the ground up. A room names rooms of lower floors only.
 const FLOORS: &[&[&str]] = &[
-    &["id", "units"],
+    &["id", "sse", "units"],
     &["scheduler", "quota", "cache", "pricing", "llm", "mcp", "credential", "egress"],
     &["catalog"],
     &["config", "store", "telemetry"],

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::{Admission, Ask, Permit, Refusal, Settings, Stats};
+use super::{Admission, Ask, Permit, Refusal, Settings, Slots, Stats};
 use crate::catalog::{
     ApiKey, Budget, CachePolicy, Catalog, DEFAULT_GROUP, Engine, Group, LoadBalancing, Model, ModelCapacity, ModelType, Prices, Protocol,
     Provenance, Supports, Tenant, TenantStatus, Timeouts, Tls,
@@ -33,7 +33,7 @@ impl House {
 
     fn with(slots: u32, settings: &Settings) -> Self {
         let now_ms = Arc::new(AtomicU64::new(1));
-        let admission = Arc::new(Admission::with_clock(settings, Clock::Pretend(Arc::clone(&now_ms))));
+        let admission = Arc::new(Admission::with_clock(settings, Clock::Pretend(Arc::clone(&now_ms)), Slots::Models));
         let house = Self {
             admission,
             now_ms,

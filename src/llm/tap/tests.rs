@@ -294,7 +294,7 @@ fn half_an_event_is_held_and_a_comment_is_not() {
 
 #[test]
 fn an_event_too_large_to_hold_passes_and_is_metered() {
-    let text = "x".repeat(3 * events::HOLD_MAX);
+    let text = "x".repeat(3 * HOLD_MAX);
     let event = format!(
         "event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{{\"output\":\"{text}\",\"usage\":{{\"input_tokens\":10,\"output_tokens\":6}}}}}}\n\n"
     );
@@ -307,13 +307,13 @@ fn an_event_too_large_to_hold_passes_and_is_metered() {
         client.extend_from_slice(&tap.feed(Bytes::copy_from_slice(piece), false));
         held_most = held_most.max(fed - client.len());
     }
-    assert!(held_most <= events::HOLD_MAX, "{held_most}");
+    assert!(held_most <= HOLD_MAX, "{held_most}");
     assert!(client == event.as_bytes());
     let usage = tap.usage().unwrap();
     assert_eq!((usage.total_input(), usage.output()), (Some(10), Some(6)));
 
     let mut broken = Tap::new(Route::Responses, true, false);
-    broken.feed(Bytes::copy_from_slice(&event.as_bytes()[..2 * events::HOLD_MAX]), false);
+    broken.feed(Bytes::copy_from_slice(&event.as_bytes()[..2 * HOLD_MAX]), false);
     assert_eq!(broken.cut(), b"\n\n", "the client has half an event");
 }
 

@@ -11,11 +11,12 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::super::clockwork::Late;
 use super::super::ctx::RequestCtx;
+use super::super::mcp;
 use super::super::replay::Home;
 use super::super::rescue::Fault;
 use super::super::{body, cached, replay};
 use super::request_filter::expects_continue;
-use super::response_filter::{sign, tell};
+use super::response_filter::{sign, tell, waited_for};
 use crate::llm::Tap;
 
 /// How long the last words to a client may take.
@@ -64,7 +65,9 @@ pub(super) fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fa
             ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 | ErrorType::H2Downgrade => {
                 Fault::UpstreamError("The upstream's answer is not HTTP.")
             }
-            _ if ctx.work.as_ref().is_some_and(|work| work.lease.was_dispatched()) => {
+            _ if ctx.work.as_ref().is_some_and(|work| work.lease.was_dispatched())
+                || ctx.mcp.as_ref().is_some_and(|call| call.lease.was_dispatched()) =>
+            {
                 Fault::UpstreamError("The upstream closed the connection before it answered.")
             }
             _ => Fault::UpstreamUnreachable,
@@ -82,6 +85,9 @@ async fn end_stream(session: &mut Session, ctx: &RequestCtx, fault: &Fault) {
         .is_some_and(|work| work.answer.event_stream && !work.answer.complete);
     // A client that does not read must not hold what the request has taken.
     let ended = async {
+        if ctx.mcp.is_some() {
+            return mcp::end::end_stream(session, ctx, fault).await;
+        }
         if let Some(work) = ctx.work.as_ref().filter(|_| open) {
             let end_of_the_last = work.answer.tap.as_ref().map_or(work.answer.closing, Tap::cut);
             let event = fault.event(ctx.dialect, ctx.shown_id());
@@ -122,9 +128,13 @@ pub(in crate::proxy) async fn reply(session: &mut Session, ctx: &mut RequestCtx,
     send(session, ctx, head, body).await
 }
 
-async fn send(session: &mut Session, ctx: &mut RequestCtx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+/// Sends an answer of the gateway's own.
+pub(in crate::proxy) async fn send(session: &mut Session, ctx: &mut RequestCtx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
     if let Some(work) = &ctx.work {
         tell(&mut head, &work.model.name, work.listened + work.lease.waited())?;
+    }
+    if let Some(call) = &ctx.mcp {
+        waited_for(&mut head, call.lease.waited())?;
     }
     sign(&mut head, ctx)?;
     ctx.status = head.status.as_u16();

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
+use super::super::mcp;
 use super::super::rescue::Fault;
 use super::super::{Gateway, cached, ms, replay};
 use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
@@ -58,9 +59,15 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         if let Some(work) = &ctx.work {
             complete(row, work, &spent, ctx.born);
         }
+        if let Some(call) = &ctx.mcp {
+            mcp::end::complete(row, call, ctx.born);
+        }
     }
     if let Some(work) = &mut ctx.work {
         settle(gateway, work, spent, &ctx.principal, ended_well);
+    }
+    if let Some(call) = &mut ctx.mcp {
+        mcp::end::settle(call, ended_well);
     }
     match &mut ctx.bill {
         Some(bill) => bill.settle(),

@@ -19,6 +19,7 @@ use super::super::clockwork::Deadlines;
 use super::super::ctx::{Answer, RequestCtx, Work};
 use super::super::destination::{self, Destination};
 use super::super::lease::{Lease, Spent};
+use super::super::mcp;
 use super::super::placement::{self, Placement};
 use super::super::replay::Home;
 use super::super::rescue::Fault;
@@ -26,7 +27,7 @@ use super::super::{Gateway, refuse, replay, wall_now};
 use super::fail_to_proxy;
 use crate::admission::{Ask, Refusal};
 use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant, TenantStatus};
-use crate::limits::{self, Exceeded};
+use crate::limits::{self, Exceeded, Reservation};
 use crate::llm::{self, Dialect, Extras, Route};
 use crate::quota::estimate;
 use crate::upstreams::engine_priority_value;
@@ -35,7 +36,7 @@ use crate::upstreams::engine_priority_value;
 const PATIENCE: &str = "x-obleth-max-queue-ms";
 
 /// Whether the request goes on to an upstream or has its answer.
-enum Verdict {
+pub(in crate::proxy) enum Verdict {
     Forward,
     Answered,
 }
@@ -61,6 +62,9 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
 async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Verdict, Fault> {
     let head = session.req_header();
     let destination = destination::find(&head.method, head.uri.path())?;
+    if let Destination::Mcp(path) = destination {
+        return mcp::arrive::decide(gateway, session, ctx, path).await;
+    }
     if destination == Destination::Health {
         return reply(session, ctx, "text/plain", Bytes::from_static(b"ok")).await;
     }
@@ -73,7 +77,7 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
             let body = model(&catalog, &principal, &name)?;
             return reply(session, ctx, "application/json", body).await;
         }
-        Destination::Health => return Err(Fault::Internal),
+        Destination::Health | Destination::Mcp(_) => return Err(Fault::Internal),
     };
     let principal = &*ctx.principal.insert(principal);
     ctx.route = Some(route);
@@ -123,7 +127,7 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
 }
 
 /// Who: the key and its tenant, before the body is read.
-fn who(gateway: &Gateway, catalog: &Catalog, headers: &HeaderMap) -> Result<Principal, Fault> {
+pub(in crate::proxy) fn who(gateway: &Gateway, catalog: &Catalog, headers: &HeaderMap) -> Result<Principal, Fault> {
     let secret = presented(headers)?;
     let digest = gateway.hasher.digest(secret).ok_or(Fault::InvalidKey)?;
     let principal = catalog.principal(&digest).ok_or(Fault::InvalidKey)?;
@@ -166,7 +170,7 @@ fn damp(gateway: &Gateway, session: &Session, fault: Fault) -> Fault {
 }
 
 /// The one credential a request carries: `Authorization: Bearer`, or `x-api-key`, or both if they are the same.
-fn presented(headers: &HeaderMap) -> Result<&[u8], Fault> {
+pub(in crate::proxy) fn presented(headers: &HeaderMap) -> Result<&[u8], Fault> {
     let bearer = headers.get_all(AUTHORIZATION).iter().map(|value| {
         let value = value.as_bytes();
         match value.get(..7) {
@@ -265,19 +269,24 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
         learned_output: learned,
         cost_estimate: expected.cost(&prices).total(),
     };
+    let reservation = reserve(gateway, principal, &ask)?;
+    work.lease.reserve(reservation, input, work.parsed.max_tokens, prices);
+    Ok(())
+}
+
+/// Takes what is asked of the limits of the key and its tenant.
+pub(in crate::proxy) fn reserve(gateway: &Gateway, principal: &Principal, ask: &limits::Ask) -> Result<Reservation, Fault> {
     let now = gateway.limits.now();
     let reserved = gateway
         .limits
-        .reserve(principal, &ask, now, gateway.limits.calendar(wall_now(), now));
-    let reservation = reserved.map_err(|exceeded| match exceeded {
+        .reserve(principal, ask, now, gateway.limits.calendar(wall_now(), now));
+    reserved.map_err(|exceeded| match exceeded {
         Exceeded::Rate { retry_after, scope } => Fault::RateLimited { retry_after, scope },
         Exceeded::TooLarge => Fault::ExceedsQuota,
         Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
         // Deleted between authentication and this step.
         Exceeded::Gone => Fault::InvalidKey,
-    })?;
-    work.lease.reserve(reservation, input, work.parsed.max_tokens, prices);
-    Ok(())
+    })
 }
 
 /// When: a slot by fair share, unless the client leaves or its patience ends.
@@ -323,7 +332,7 @@ pub(in crate::proxy) async fn left(session: &mut ServerSession) -> Fault {
     }
 }
 
-fn refusal(refusal: Refusal) -> Fault {
+pub(in crate::proxy) fn refusal(refusal: Refusal) -> Fault {
     match refusal {
         Refusal::QueueFull { retry_after } => Fault::QueueFull { retry_after },
         Refusal::TimedOut { retry_after, .. } => Fault::QueueTimeout { retry_after },

@@ -8,12 +8,16 @@ use memchr::memmem;
 
 use super::super::cached;
 use super::super::ctx::{RequestCtx, Work};
+use super::super::mcp;
 use super::super::rescue::Fault;
 
 /// The most of an error body that is searched for the endpoint's credential; what comes after is not passed on.
 const ERROR_BODY_MAX: usize = 1 << 20;
 
 pub(in crate::proxy) fn run(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestCtx) -> Result<(), Fault> {
+    if let Some(call) = &mut ctx.mcp {
+        return mcp::downward::body(body, end, call);
+    }
     let Some(work) = &mut ctx.work else { return Ok(()) };
     if work.answer.first_byte_at.is_none() && body.as_ref().is_some_and(|piece| !piece.is_empty()) {
         work.answer.first_byte_at = Some(Instant::now());

@@ -9,8 +9,10 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::super::Gateway;
 use super::super::coding::{Coding, Decoder};
 use super::super::ctx::{RequestCtx, Work};
+use super::super::mcp;
 use super::super::rates;
 use super::super::rescue::Fault;
 use crate::answers::{CacheStatus, Head};
@@ -48,13 +50,16 @@ const STATUS_MAX: u16 = 599;
 
 /// Takes note of the head as it came, and refuses what cannot be an answer.
 pub(in crate::proxy) fn judge(head: &ResponseHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
-    let Some(work) = &mut ctx.work else { return Err(Fault::Internal) };
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS || head.status.as_u16() > STATUS_MAX {
         return Err(Fault::UpstreamError("The upstream answered with a status that is no answer."));
     }
     if head.status.is_informational() {
         return Ok(());
     }
+    if let Some(call) = &mut ctx.mcp {
+        return mcp::downward::judge(head, call);
+    }
+    let Some(work) = &mut ctx.work else { return Err(Fault::Internal) };
     let now = Instant::now();
     work.answer.head_at = Some(now);
     work.answer.status = Some(head.status.as_u16());
@@ -73,9 +78,12 @@ pub(in crate::proxy) fn judge(head: &ResponseHeader, ctx: &mut RequestCtx) -> Re
 }
 
 /// Writes the head that the client gets.
-pub(in crate::proxy) fn run(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
+pub(in crate::proxy) fn run(gateway: &Gateway, session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
     if head.status.is_informational() {
         return Ok(());
+    }
+    if ctx.mcp.is_some() {
+        return mcp::downward::run(gateway, session, head, ctx);
     }
     if head.status.is_success()
         && let Some(work) = &mut ctx.work
@@ -157,11 +165,17 @@ fn write(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> 
 
 /// The headers of every answer that a model gave: how long it was waited for, and which model.
 pub(in crate::proxy) fn tell(head: &mut ResponseHeader, model: &str, waited: Duration) -> Result<()> {
-    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-    head.insert_header(QUEUE_MS, HeaderValue::from(waited))?;
+    waited_for(head, waited)?;
     if let Ok(name) = HeaderValue::from_str(model) {
         head.insert_header(MODEL, name)?;
     }
+    Ok(())
+}
+
+/// How long a slot was waited for.
+pub(in crate::proxy) fn waited_for(head: &mut ResponseHeader, waited: Duration) -> Result<()> {
+    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    head.insert_header(QUEUE_MS, HeaderValue::from(waited))?;
     Ok(())
 }
 
@@ -171,6 +185,9 @@ pub(in crate::proxy) fn sign(head: &mut ResponseHeader, ctx: &RequestCtx) -> Res
     head.insert_header(OWN_ID, ctx.own_id.clone())?;
     if ctx.cache != CacheStatus::Off {
         head.insert_header(CACHE, HeaderValue::from_static(ctx.cache.as_str()))?;
+    }
+    if let Some(origin) = &ctx.cors {
+        mcp::allow(head, origin)?;
     }
     ctx.rates.as_ref().map_or(Ok(()), |view| rates::write(head, view))
 }

@@ -15,11 +15,15 @@ use pingora_proxy::Session;
 use super::super::Gateway;
 use super::super::clockwork::Late;
 use super::super::ctx::RequestCtx;
+use super::super::mcp;
 use super::super::rescue::Fault;
 use super::fail_to_proxy;
 use crate::upstreams::{ConnectFailure, Outcome};
 
 pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
+    if ctx.mcp.is_some() {
+        return mcp::upward::fail_to_connect(gateway, ctx, error);
+    }
     report(ctx, Outcome::ConnectFailed(ConnectFailure::of(&error)));
     let again = may_repeat(gateway, ctx);
     error.set_retry(again);
@@ -39,6 +43,10 @@ pub(in crate::proxy) fn error_while_proxy(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
+    if ctx.mcp.is_some() {
+        let late = Late::of(&error).is_some();
+        return mcp::upward::error_while_proxy(ctx, error, late);
+    }
     error.set_retry(false);
     if ctx.fault.is_some() || *error.esource() != ErrorSource::Upstream {
         if Late::of(&error).is_some() {

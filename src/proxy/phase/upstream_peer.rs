@@ -9,14 +9,18 @@ use pingora_proxy::Session;
 use super::super::Gateway;
 use super::super::clockwork::Late;
 use super::super::ctx::{RequestCtx, Work};
+use super::super::mcp;
 use super::super::rescue::Fault;
 use crate::upstreams::{Chosen, Unavailable, Upstreams};
 
 /// How long a single write to the endpoint may take. Reads have no timeout of their own: the request's deadlines strike for as
 /// long as one pends, and Pingora's would set a timer for every piece of the answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(in crate::proxy) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Fault> {
+    if let Some(call) = &mut ctx.mcp {
+        return mcp::upward::peer(gateway, session, call).await;
+    }
     let work = ctx.work.as_mut().ok_or(Fault::Internal)?;
     let chosen = match gateway.upstreams.choose(&work.model.id, &work.placement.hint(), &work.answer.tried) {
         Err(Unavailable::Unresolved { last_error: None } | Unavailable::AtCapacity) => {
@@ -57,7 +61,7 @@ async fn wait(upstreams: &Upstreams, work: &Work) -> Result<Chosen, Unavailable>
         .await
 }
 
-fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Fault {
+pub(in crate::proxy) fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Fault {
     match end {
         Err(error) if Late::of(&error).is_some() => Fault::UpstreamTimeout,
         Ok(_) | Err(_) => Fault::ClientGone,

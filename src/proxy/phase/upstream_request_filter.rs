@@ -7,6 +7,7 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::super::ctx::RequestCtx;
+use super::super::mcp;
 use super::super::rescue::Fault;
 use super::response_filter::REQUEST_ID;
 use crate::catalog::Protocol;
@@ -22,9 +23,13 @@ const PASSED_ON: [HeaderName; 6] = [
     HeaderName::from_static("anthropic-beta"),
 ];
 
-const OURSELVES: &str = concat!("obleth/", env!("CARGO_PKG_VERSION"));
+/// The gateway's name to servers.
+pub(in crate::proxy) const OURSELVES: &str = concat!("obleth/", env!("CARGO_PKG_VERSION"));
 
 pub(in crate::proxy) fn run(session: &Session, head: &mut RequestHeader, ctx: &mut RequestCtx) -> Result<(), Fault> {
+    if ctx.mcp.is_some() {
+        return mcp::upward::write(session, head, ctx);
+    }
     write(session, head, ctx).map_err(|_| Fault::Internal)?;
     let (Some(work), Some(bill)) = (&mut ctx.work, &mut ctx.bill) else {
         return Err(Fault::Internal);

@@ -2,6 +2,7 @@
 
 mod fault_proxy;
 mod gateway;
+pub(crate) mod mcp_server;
 mod process;
 mod upstream;
 

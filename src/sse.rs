@@ -1,24 +1,29 @@
-//! Server-sent events (WHATWG HTML, 9.2) cut out of a stream that arrives in arbitrary pieces.
+//! Event streams (WHATWG HTML, 9.2) as bytes: cut into events that pass whole, are taken out or are replaced.
 //!
-//! What comes out is whole events only: the start of an event is held until its end is there. So an event can be taken out
-//! of the stream, and a stream that breaks off can be ended with an error that is not glued to half an event. Lines end in
+//! What comes in goes out in whole events only: the start of an event is held until its end is there. So an event can be taken
+//! out of the stream, and a stream that breaks off can be ended with an error that is not glued to half an event. Lines end in
 //! LF, CRLF or CR; a comment outside of an event passes as soon as its line is whole, for it keeps connections alive.
 //!
 //! Invariant: the bytes that come out, and the events seen, do not depend on where the stream was cut.
 
-use std::ops::ControlFlow;
-
 use bytes::Bytes;
 use memchr::memchr2;
 
-/// The most of an event that is held, in bytes. A larger one is passed on in pieces as it comes; those hold whole images or
-/// whole answers, and none of them is a report that would have to be taken out.
-pub(super) const HOLD_MAX: usize = 64 * 1024;
+/// What becomes of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on as it came.
+    Pass,
+    /// It is taken out of the stream.
+    TakeOut,
+    /// These bytes, its blank line included, go on in its place.
+    Replace(Vec<u8>),
+}
 
 /// What the cutter's owner makes of events.
-pub(super) trait Reader {
-    /// A whole event, its blank line included. `Break` takes it out of the stream.
-    fn event(&mut self, event: &[u8]) -> ControlFlow<()>;
+pub trait Reader {
+    /// A whole event, its blank line included.
+    fn event(&mut self, event: &[u8]) -> Verdict;
     /// The next piece of an event too large to be held.
     fn piece(&mut self, piece: &[u8]);
     /// The end of that event.
@@ -26,8 +31,10 @@ pub(super) trait Reader {
 }
 
 /// The state between two pieces of the stream.
-#[derive(Debug, Default)]
-pub(super) struct Events {
+#[derive(Debug)]
+pub struct Events {
+    /// The most of an event that is held, in bytes.
+    hold_max: usize,
     lines: Lines,
     /// The event begun in earlier pieces.
     held: Vec<u8>,
@@ -38,8 +45,20 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// A cutter that holds at most `hold_max` bytes of an event. A larger one passes in pieces as it comes.
+    #[must_use]
+    pub fn new(hold_max: usize) -> Self {
+        Self {
+            hold_max,
+            lines: Lines::default(),
+            held: Vec::new(),
+            passing: false,
+            taken: false,
+        }
+    }
+
     /// Takes a piece, gives back what may go on. `end` says that none follows.
-    pub(super) fn feed(&mut self, mut chunk: Bytes, end: bool, reader: &mut impl Reader) -> Bytes {
+    pub fn feed(&mut self, mut chunk: Bytes, end: bool, reader: &mut impl Reader) -> Bytes {
         if self.taken && self.held.is_empty() && self.lines.after_cr && chunk.first() == Some(&b'\n') {
             // The second half of a CRLF of which the first was taken out.
             self.lines.after_cr = false;
@@ -48,19 +67,18 @@ impl Events {
         let mut out = Out::default();
         let mut start = 0;
         while let Some(stop) = self.lines.next(&chunk, start) {
-            let piece = chunk.get(start..stop).unwrap_or_default();
-            self.complete(piece, start..stop, &mut out, reader);
+            self.complete(&chunk, start..stop, &mut out, reader);
             start = stop;
         }
         let rest = chunk.get(start..).unwrap_or_default();
         if end {
             if !rest.is_empty() || !self.held.is_empty() || self.passing {
-                self.complete(rest, start..chunk.len(), &mut out, reader);
+                self.complete(&chunk, start..chunk.len(), &mut out, reader);
             }
         } else if self.passing {
             reader.piece(rest);
             out.add(start..chunk.len());
-        } else if self.held.len() + rest.len() > HOLD_MAX {
+        } else if self.held.len() + rest.len() > self.hold_max {
             reader.piece(&self.held);
             reader.piece(rest);
             out.lead(std::mem::take(&mut self.held));
@@ -73,31 +91,33 @@ impl Events {
     }
 
     /// Whether what has come out ends within an event.
-    pub(super) const fn is_mid_event(&self) -> bool {
+    #[must_use]
+    pub const fn is_mid_event(&self) -> bool {
         self.passing
     }
 
-    /// Deals with an event's last piece.
-    fn complete(&mut self, piece: &[u8], place: std::ops::Range<usize>, out: &mut Out, reader: &mut impl Reader) {
+    /// Deals with an event whose last piece lies at `place`.
+    fn complete(&mut self, chunk: &Bytes, place: std::ops::Range<usize>, out: &mut Out, reader: &mut impl Reader) {
         self.taken = false;
+        let piece = chunk.get(place.clone()).unwrap_or_default();
         if self.passing {
             reader.piece(piece);
             reader.large_end();
             self.passing = false;
             out.add(place);
-        } else if self.held.is_empty() {
-            self.taken = reader.event(piece).is_break();
-            if !self.taken {
-                out.add(place);
-            }
-        } else {
-            self.held.extend_from_slice(piece);
-            self.taken = reader.event(&self.held).is_break();
-            if !self.taken {
-                out.lead(std::mem::take(&mut self.held));
-            }
-            self.held.clear();
+            return;
         }
+        let held = !self.held.is_empty();
+        if held {
+            self.held.extend_from_slice(piece);
+        }
+        match reader.event(if held { &self.held } else { piece }) {
+            Verdict::Pass if held => out.lead(std::mem::take(&mut self.held)),
+            Verdict::Pass => out.add(place),
+            Verdict::TakeOut => self.taken = true,
+            Verdict::Replace(bytes) => out.put(chunk, &bytes),
+        }
+        self.held.clear();
     }
 }
 
@@ -128,16 +148,27 @@ impl Out {
         }
     }
 
+    /// Bytes that are not the chunk's, after all that was added so far.
+    fn put(&mut self, chunk: &Bytes, bytes: &[u8]) {
+        let mut joined = std::mem::take(self).join(chunk);
+        joined.extend_from_slice(bytes);
+        self.before = Some(joined);
+    }
+
     fn finish(self, chunk: Bytes) -> Bytes {
-        let Self { before, run, runs } = self;
-        if before.is_none() && runs.is_empty() {
+        if self.before.is_none() && self.runs.is_empty() {
+            let run = self.run;
             return if run.len() == chunk.len() { chunk } else { chunk.slice(run) };
         }
-        let mut joined = before.unwrap_or_default();
-        for run in runs.into_iter().chain([run]) {
+        self.join(&chunk).into()
+    }
+
+    fn join(self, chunk: &Bytes) -> Vec<u8> {
+        let mut joined = self.before.unwrap_or_default();
+        for run in self.runs.into_iter().chain([self.run]) {
             joined.extend_from_slice(chunk.get(run).unwrap_or_default());
         }
-        joined.into()
+        joined
     }
 }
 
@@ -192,7 +223,8 @@ impl Lines {
 }
 
 /// The data of an event: the one line's as it stands, or the lines' joined. Empty if it has none.
-pub(super) fn data(event: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+#[must_use]
+pub fn data(event: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     let mut joined = std::borrow::Cow::Borrowed(&[][..]);
     let mut rest = event;
     let mut found = false;

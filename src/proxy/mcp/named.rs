@@ -1,0 +1,49 @@
+//! What an MCP request is called in the ledger, in the place of a model: `mcp:files/read_file`, or `mcp:files` for what calls
+//! no tool. Sums are kept by that name for ever, and clients choose what they call tools; so a server has so many names, and
+//! what goes beyond is `mcp:files/*`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::catalog::McpServer;
+use crate::id::McpServerId;
+
+/// How many tools of a server are told apart.
+const TOOLS_MAX: usize = 512;
+/// The longest name that is written down, in bytes (the protocol's own recommendation).
+const NAME_MAX: usize = 128;
+/// Servers whose names are remembered; more than there are.
+const SERVERS_MAX: usize = 10_000;
+
+/// The tools called so far.
+#[derive(Debug, Default)]
+pub(super) struct Named(Mutex<HashMap<McpServerId, HashSet<Box<str>>>>);
+
+impl Named {
+    /// The name for a request to `server` that calls `tool`, if it calls one.
+    pub(super) fn label(&self, server: &McpServer, tool: Option<&str>) -> Arc<str> {
+        match tool {
+            None => format!("mcp:{}", server.name).into(),
+            Some(tool) if self.knows(server, tool) => format!("mcp:{}/{tool}", server.name).into(),
+            Some(_) => format!("mcp:{}/*", server.name).into(),
+        }
+    }
+
+    fn knows(&self, server: &McpServer, tool: &str) -> bool {
+        let fit = (1..=NAME_MAX).contains(&tool.len())
+            && tool
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b':'));
+        if !fit {
+            return false;
+        }
+        let mut servers = self.0.lock();
+        if servers.len() >= SERVERS_MAX && !servers.contains_key(&server.id) {
+            servers.clear();
+        }
+        let tools = servers.entry(server.id).or_default();
+        tools.contains(tool) || tools.len() < TOOLS_MAX && tools.insert(tool.into())
+    }
+}
