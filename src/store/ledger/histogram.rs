@@ -16,7 +16,8 @@ pub struct Histogram {
 }
 
 /// One more than the last bucket.
-const BUCKETS: usize = (STEPS * (32 - STEP_BITS as u64 + 1)) as usize;
+const BUCKETS: usize = 464;
+const _: () = assert!(BUCKETS as u64 == STEPS * (MS_MAX.ilog2() as u64 + 1 - STEP_BITS as u64 + 1));
 
 impl Histogram {
     /// Counts one duration.
