@@ -151,39 +151,6 @@ fn a_start_sets_aside_what_the_store_refuses() {
 }
 
 #[test]
-fn the_real_store_tells_a_bad_row_from_bad_times() {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = crate::store::Store::open(crate::store::Options::new(dir.path().join("obleth.db"))).unwrap();
-    let row = settled(&intent());
-    assert_eq!(Sink::append(&*store, Arc::new(vec![row.clone()]), Cursor::default()), Ok(1));
-    assert_eq!(
-        Sink::append(&*store, Arc::new(vec![row.clone()]), Cursor::default()),
-        Ok(0),
-        "there already"
-    );
-    let other = rusqlite::Connection::open(dir.path().join("obleth.db")).unwrap();
-    other
-        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON ledger WHEN new.model = 'poison' BEGIN SELECT raise(ABORT, 'no'); END")
-        .unwrap();
-    let poison = Row {
-        request_id: RequestId::mint(),
-        model: Arc::from("poison"),
-        ..row.clone()
-    };
-    let fine = Row {
-        request_id: RequestId::mint(),
-        ..row
-    };
-    let outcome = Sink::append(&*store, Arc::new(vec![fine.clone(), poison]), Cursor::default());
-    assert!(matches!(outcome, Err(WriteError::Refused(_))), "{outcome:?}");
-    assert_eq!(
-        Sink::append(&*store, Arc::new(vec![fine]), Cursor::default()),
-        Ok(1),
-        "nothing of the batch was kept"
-    );
-}
-
-#[test]
 fn damage_in_the_active_segment_costs_what_it_hit_and_nothing_after() {
     let scratch = Scratch::new();
     let mut rows = 0;

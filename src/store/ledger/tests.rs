@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::{Options, Store};
 use super::rollup::{DAY_MS, HOUR_MS, MINUTE_MS};
 use super::*;
 use crate::id::{KeyId, RequestId, TenantId};
@@ -176,6 +177,23 @@ fn lives_are_made_up_for_a_store_that_is_older_than_they() {
     connection.execute_batch("DROP TABLE lifetimes").unwrap();
     connection.execute_batch(include_str!("../migrations/0003_lifetimes.sql")).unwrap();
     assert_eq!(remember::remembered(&connection, UnixMs(0)).unwrap().lifetimes, written);
+}
+
+#[test]
+fn a_row_that_breaks_a_rule_is_refused_with_its_batch_and_one_that_is_there_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(Options::new(dir.path().join("obleth.db"))).unwrap();
+    let other = Connection::open(dir.path().join("obleth.db")).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON ledger WHEN new.model = 'poison' BEGIN SELECT raise(ABORT, 'no'); END")
+        .unwrap();
+    let fine = row(0, TenantId::mint(), KeyId::mint(), "llama");
+    let poison = row(0, fine.tenant, fine.key, "poison");
+    let append = |rows: &[&Row]| store.append(Arc::new(rows.iter().map(|row| (*row).clone()).collect()), Cursor::default());
+    let outcome = append(&[&fine, &poison]);
+    assert!(matches!(outcome, Err(WriteError::Refused(_))), "{outcome:?}");
+    assert_eq!(append(&[&fine]), Ok(1), "nothing of the batch was kept");
+    assert_eq!(append(&[&fine]), Ok(0));
 }
 
 proptest! {

@@ -54,6 +54,10 @@ struct Shared {
     down: AtomicU64,
     /// How often each body came, by its `user`.
     bodies: Mutex<HashMap<String, u32>>,
+    /// Connections that a fault ended, and answers that one held up.
+    struck: AtomicU64,
+    /// How often each `x-request-id` went up.
+    request_ids: Mutex<HashMap<String, u32>>,
 }
 
 impl FaultProxy {
@@ -67,6 +71,8 @@ impl FaultProxy {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             bodies: Mutex::default(),
+            struck: AtomicU64::new(0),
+            request_ids: Mutex::default(),
         });
         let (fault, told) = watch::channel(Fault::None);
         let task = tokio::spawn(accept(listener, addr, told, Arc::clone(&shared)));
@@ -91,6 +97,11 @@ impl FaultProxy {
     /// Connections accepted so far.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// How often a fault struck so far: connections cut or reset, requests and answers held up by a stall.
+    pub(crate) fn struck(&self) -> u64 {
+        self.shared.struck.load(Ordering::Relaxed)
     }
 
     /// Bytes relayed so far: requests, answers.
@@ -173,6 +184,7 @@ async fn relay(mut client: TcpStream, fault: watch::Receiver<Fault>, shared: Arc
     };
     note_unread(&mut client_reads, &shared).await;
     if reset {
+        shared.struck.fetch_add(1, Ordering::Relaxed);
         for half in [client_writes, server_writes] {
             let _reset = half.as_ref().set_zero_linger();
             // Without the polite end that dropping it would send first.
@@ -214,9 +226,15 @@ async fn pass_down(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut fault:
                     tokio::time::sleep(time).await;
                     bytes.clamp(1, rest.len())
                 }
-                Fault::CutAfter(bytes) | Fault::ResetAfter(bytes) if passed >= bytes => return matches!(now, Fault::ResetAfter(_)),
+                // A reset is counted where it is done.
+                Fault::ResetAfter(bytes) if passed >= bytes => return true,
+                Fault::CutAfter(bytes) if passed >= bytes => {
+                    shared.struck.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                }
                 Fault::CutAfter(bytes) | Fault::ResetAfter(bytes) => rest.len().min(usize::try_from(bytes - passed).unwrap()),
                 Fault::Blackhole => {
+                    shared.struck.fetch_add(1, Ordering::Relaxed);
                     if fault.changed().await.is_err() {
                         return false;
                     }
