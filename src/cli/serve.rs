@@ -142,7 +142,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<()> {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let settings = settings(flags, secrets)?;
     let configured = settings.file.settings();
-    log::start(configured.log);
+    let _last_lines = log::start(configured.log).map_err(|wrong| BadSetUp(format!("cannot start the log: {wrong}")))?;
     if let Some(folder) = configured.store.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|wrong| BadSetUp(format!("cannot make the store's folder {}: {wrong}", folder.display())))?;
     }

@@ -9,6 +9,7 @@ mod page;
 mod request_log;
 mod requests;
 mod seldom;
+mod times;
 
 pub use family::{Family, Kind};
 pub use page::Page;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::family;
-use super::histogram::Histogram;
 use super::page::Page;
+use super::times::Times;
 use crate::catalog::Catalog;
 use crate::id::TenantId;
 use crate::units::PicoUsd;
@@ -51,15 +51,7 @@ const REASONS_MAX: usize = 20_000;
 const OTHER: &str = "_other";
 
 /// The outcomes of the ledger, in its words.
-const OUTCOMES: [&str; 6] = ["ok", "rejected", "error", "timeout", "cancelled", "interrupted"];
-
-const DURATIONS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
-const FIRST_TOKENS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
-/// As the GenAI conventions of OpenTelemetry advise, and one below.
-const TOKEN_GAPS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
-const WAITS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
+pub(super) const OUTCOMES: [&str; 6] = ["ok", "rejected", "error", "timeout", "cancelled", "interrupted"];
 
 /// One request that has ended, as the ledger has it.
 #[derive(Debug, Clone, Copy)]
@@ -92,9 +84,6 @@ pub struct Request<'a> {
 
 const TOKEN_TYPES: [&str; 4] = ["input", "cached_input", "output", "reasoning"];
 
-/// How a wait for a slot ended.
-const WAIT_ENDS: [&str; 4] = ["admitted", "rejected", "timeout", "cancelled"];
-
 /// Counts requests.
 #[derive(Debug)]
 pub struct Requests {
@@ -119,7 +108,10 @@ struct State {
     pairs: HashMap<(Who, Arc<str>), Sums>,
     models: HashMap<Arc<str>, Times>,
     rejections: HashMap<(Who, Arc<str>), u64>,
-    attempts: HashMap<(Arc<str>, &'static str), u64>,
+    /// The last attempt of each request by endpoint and outcome.
+    attempts: HashMap<Arc<str>, [u64; OUTCOMES.len()]>,
+    /// The attempts before it.
+    retried: u64,
 }
 
 #[derive(Debug, Default)]
@@ -127,25 +119,6 @@ struct Sums {
     outcomes: [u64; OUTCOMES.len()],
     tokens: [u64; TOKEN_TYPES.len()],
     cost: u128,
-}
-
-#[derive(Debug)]
-struct Times {
-    durations: [Option<Box<Histogram>>; OUTCOMES.len()],
-    first_token: Histogram,
-    token_gap: Histogram,
-    waits: [Option<Box<Histogram>>; WAIT_ENDS.len()],
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            durations: Default::default(),
-            first_token: Histogram::new(FIRST_TOKENS),
-            token_gap: Histogram::new(TOKEN_GAPS),
-            waits: Default::default(),
-        }
-    }
 }
 
 impl Requests {
@@ -161,6 +134,7 @@ impl Requests {
                 models: HashMap::new(),
                 rejections: HashMap::new(),
                 attempts: HashMap::new(),
+                retried: 0,
             }),
         }
     }
@@ -217,7 +191,7 @@ impl Requests {
             let reason: Arc<str> = request.error_code.unwrap_or_default().into();
             *bounded(&mut state.rejections, (who, reason), (Who::Other, OTHER.into()), REASONS_MAX) += 1;
         }
-        state.count_attempts(request);
+        state.count_attempts(request, outcome);
         // A request that never had a model neither queued nor has times to compare.
         if !model.is_empty() {
             state.models.entry(model).or_default().observe(request, outcome);
@@ -237,7 +211,7 @@ impl Requests {
         let mut state = self.state.lock();
         state
             .attempts
-            .retain(|(endpoint, _), _| endpoint.is_empty() || &**endpoint == OTHER || endpoints.contains(&**endpoint));
+            .retain(|endpoint, _| endpoint.is_empty() || &**endpoint == OTHER || endpoints.contains(&**endpoint));
         for ((who, model), sums) in &state.pairs {
             let tenant = state.label(who);
             for (outcome, count) in OUTCOMES.iter().zip(sums.outcomes).filter(|(_, count)| *count > 0) {
@@ -253,9 +227,12 @@ impl Requests {
         for ((who, reason), count) in &state.rejections {
             page.put_of(&family::REJECTIONS, &[state.label(who), reason], number(*count));
         }
-        for ((endpoint, result), count) in &state.attempts {
-            page.put_of(&family::UPSTREAM_ATTEMPTS, &[endpoint, result], number(*count));
+        for (endpoint, counts) in &state.attempts {
+            for (result, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0) {
+                page.put_of(&family::UPSTREAM_ATTEMPTS, &[endpoint, result], number(*count));
+            }
         }
+        page.put_of(&family::UPSTREAM_ATTEMPTS, &["", "retried"], number(state.retried));
         for (model, times) in &state.models {
             times.show(page, model);
         }
@@ -305,69 +282,21 @@ impl State {
         OTHER.into()
     }
 
-    fn count_attempts(&mut self, request: &Request<'_>) {
-        if request.attempts == 0 {
+    fn count_attempts(&mut self, request: &Request<'_>, outcome: Option<usize>) {
+        let (1.., Some(outcome)) = (request.attempts, outcome) else {
             return;
-        }
-        let result = OUTCOMES.iter().find(|word| **word == request.outcome).copied().unwrap_or(OTHER);
-        let last = (request.endpoint.into(), result);
-        *bounded(&mut self.attempts, last, (OTHER.into(), result), ENDPOINTS_MAX * OUTCOMES.len()) += 1;
-        if request.attempts > 1 {
-            *self.attempts.entry(("".into(), "retried")).or_default() += u64::from(request.attempts - 1);
-        }
-    }
-}
-
-impl Times {
-    fn observe(&mut self, request: &Request<'_>, outcome: Option<usize>) {
-        let total = seconds(request.total_ms);
-        if let Some(durations) = outcome.and_then(|outcome| self.durations.get_mut(outcome)) {
-            durations.get_or_insert_with(|| Box::new(Histogram::new(DURATIONS))).observe(total);
-        }
-        if let Some(ttft) = request.ttft_ms {
-            self.first_token.observe(seconds(ttft));
-            let [_, _, output, _] = request.tokens;
-            if request.stream && output > 1 && request.outcome == "ok" {
-                self.token_gap.observe((total - seconds(ttft)).max(0.0) / number(output - 1));
-            }
-        }
-        if let Some(waits) = wait_end(request).and_then(|end| self.waits.get_mut(end)) {
-            waits
-                .get_or_insert_with(|| Box::new(Histogram::new(WAITS)))
-                .observe(seconds(request.queue_ms));
+        };
+        self.retried += u64::from(request.attempts - 1);
+        // Looked up by the text itself: most rows meet an endpoint that is known.
+        let full = self.attempts.len() >= ENDPOINTS_MAX;
+        let counts = match self.attempts.get_mut(request.endpoint) {
+            Some(counts) => counts,
+            None => self.attempts.entry(if full { OTHER } else { request.endpoint }.into()).or_default(),
+        };
+        if let Some(count) = counts.get_mut(outcome) {
+            *count += 1;
         }
     }
-
-    fn show(&self, page: &mut Page, model: &str) {
-        for (outcome, durations) in OUTCOMES.iter().zip(&self.durations) {
-            if let Some(durations) = durations {
-                page.put_histogram(&family::REQUEST_DURATION, &[model, outcome], durations);
-            }
-        }
-        if self.first_token.count() > 0 {
-            page.put_histogram(&family::TIME_TO_FIRST_TOKEN, &[model], &self.first_token);
-        }
-        if self.token_gap.count() > 0 {
-            page.put_histogram(&family::TIME_PER_OUTPUT_TOKEN, &[model], &self.token_gap);
-        }
-        for (end, waits) in WAIT_ENDS.iter().zip(&self.waits) {
-            if let Some(waits) = waits {
-                page.put_histogram(&family::QUEUE_WAIT, &[model, end], waits);
-            }
-        }
-    }
-}
-
-/// How the wait of a request ended; `None` for one that never came to the queue.
-fn wait_end(request: &Request<'_>) -> Option<usize> {
-    let end = match (request.attempts, request.error_code) {
-        (1.., _) => "admitted",
-        (0, Some("queue_full")) => "rejected",
-        (0, Some("queue_timeout")) => "timeout",
-        (0, _) if request.outcome == "cancelled" => "cancelled",
-        (0, _) => return None,
-    };
-    WAIT_ENDS.iter().position(|word| *word == end)
 }
 
 /// A model of this very name, not of this alias.
@@ -379,10 +308,6 @@ fn is_registered(catalog: &Catalog, name: &str) -> bool {
 fn bounded<K: Hash + Eq, V: Default>(map: &mut HashMap<K, V>, key: K, rest: K, max: usize) -> &mut V {
     let full = map.len() >= max && !map.contains_key(&key);
     map.entry(if full { rest } else { key }).or_default()
-}
-
-fn seconds(ms: u64) -> f64 {
-    number(ms) / 1000.0
 }
 
 /// Money as metrics have it; exact to some fifteen digits.

@@ -147,6 +147,26 @@ async fn the_figures_speak_prometheus_and_openmetrics() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_refused_shows_until_one_is_accepted() {
+    let gateway = Gateway::start_configured("capacity: { max_in_flight: 3 }\n");
+    let shows = async |series: &str, value: f64| {
+        eventually(series, SECOND, || async {
+            samples(&gateway.metrics().await).get(series) == Some(&value)
+        })
+        .await;
+    };
+    shows("obleth_config_last_reload_successful", 1.0).await;
+    gateway.configure(2, "capacity: { max_in_flight: many }\n");
+    shows("obleth_config_last_reload_successful", 0.0).await;
+    shows(r#"obleth_config_reloads_total{result="refused"}"#, 1.0).await;
+    shows("obleth_capacity_slots", 3.0).await;
+    gateway.configure(3, "capacity: { max_in_flight: 4 }\n");
+    shows("obleth_config_last_reload_successful", 1.0).await;
+    shows("obleth_capacity_slots", 4.0).await;
+    shows("obleth_config_restart_required", 1.0).await;
+}
+
 /// The names of series in an expression, each with the labels that it is selected by.
 fn selectors(expression: &str) -> Vec<(String, Vec<String>)> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';

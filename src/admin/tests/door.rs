@@ -218,11 +218,18 @@ async fn the_probes_need_no_token() {
     let probe = async |path: &str| house.send(bare(path).body(Body::empty()).unwrap()).await;
     assert_eq!(probe("/livez").await.expect(200).json(), json!({"status": "ok"}));
     assert_eq!(probe("/readyz").await.expect(200).json(), json!({"status": "ok"}));
+    let checks = |data_plane: bool| json!([{"name": "data_plane", "ok": data_plane}, {"name": "store", "ok": true}]);
+    assert_eq!(probe("/readyz?verbose").await.expect(200).json()["checks"], checks(true));
     house.readiness.set(false);
     let drained = probe("/readyz").await.expect(503).json();
     assert_eq!(
         (&drained["status"], drained["reasons"].as_array().unwrap().len()),
         (&json!("not ready"), 1)
+    );
+    let verbose = probe("/readyz?verbose=1").await.expect(503).json();
+    assert_eq!(
+        (&verbose["reasons"], &verbose["checks"]),
+        (&json!(["starting or shutting down"]), &checks(false))
     );
     probe("/livez").await.expect(200);
     assert_eq!(house.get("/health").await.expect(200).json(), json!({"status": "ok"}));
