@@ -56,8 +56,6 @@ struct Shared {
     bodies: Mutex<HashMap<String, u32>>,
     /// Connections that a fault ended, and answers that one held up.
     struck: AtomicU64,
-    /// How often each `x-request-id` went up.
-    request_ids: Mutex<HashMap<String, u32>>,
 }
 
 impl FaultProxy {
@@ -72,7 +70,6 @@ impl FaultProxy {
             down: AtomicU64::new(0),
             bodies: Mutex::default(),
             struck: AtomicU64::new(0),
-            request_ids: Mutex::default(),
         });
         let (fault, told) = watch::channel(Fault::None);
         let task = tokio::spawn(accept(listener, addr, told, Arc::clone(&shared)));
