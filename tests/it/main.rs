@@ -16,6 +16,7 @@
 //! | `placement` | `session` and `prefix` against engines with a prefix cache |
 //! | `capacity` | `max_in_flight: auto` against engines of three kinds |
 //! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
+//! | `liars` | upstreams that lie about lengths, heads, tokens and answers |
 //! | `limits` | quotas and budgets |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
@@ -40,6 +41,7 @@ mod fair_share;
 mod faults;
 mod heads;
 mod ledger;
+mod liars;
 mod limits;
 mod pace;
 mod placement;
