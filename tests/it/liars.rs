@@ -70,9 +70,11 @@ async fn converse(mut stream: TcpStream, lie: &Lie) -> std::io::Result<()> {
             }
             stream.write_all(piece).await?;
         }
-        while lie.endless {
-            tokio::time::sleep(lie.pause).await;
-            stream.write_all(lie.pieces.last().unwrap()).await?;
+        if lie.endless {
+            loop {
+                tokio::time::sleep(lie.pause).await;
+                stream.write_all(lie.pieces.last().unwrap()).await?;
+            }
         }
         if !lie.stays {
             return Ok(());
