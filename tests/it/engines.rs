@@ -54,7 +54,7 @@ async fn priorities(engine: &str, engine_priority: bool) -> BTreeMap<String, Val
     log.as_array().unwrap().iter().map(entry).collect()
 }
 
-fn expected(owner: Value, borrower: Value) -> BTreeMap<String, Value> {
+fn expected(owner: &Value, borrower: &Value) -> BTreeMap<String, Value> {
     let owners = ["z1", "a1", "a2", "a3"].map(|id| (id.to_owned(), owner.clone()));
     let borrowers = ["a4", "a5"].map(|id| (id.to_owned(), borrower.clone()));
     owners.into_iter().chain(borrowers).collect()
@@ -62,12 +62,16 @@ fn expected(owner: Value, borrower: Value) -> BTreeMap<String, Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn owners_go_before_borrowers_in_the_engines_direction_and_clients_have_no_say() {
-    assert_eq!(priorities("vllm", true).await, expected(json!(0), json!(1)), "lower is sooner");
-    assert_eq!(priorities("sglang", true).await, expected(json!(1), json!(0)), "higher is sooner");
+    assert_eq!(priorities("vllm", true).await, expected(&json!(0), &json!(1)), "lower is sooner");
+    assert_eq!(priorities("sglang", true).await, expected(&json!(1), &json!(0)), "higher is sooner");
     assert_eq!(
         priorities("llama_cpp", true).await,
-        expected(Value::Null, Value::Null),
+        expected(&Value::Null, &Value::Null),
         "it knows none"
     );
-    assert_eq!(priorities("vllm", false).await, expected(Value::Null, Value::Null), "not asked for");
+    assert_eq!(
+        priorities("vllm", false).await,
+        expected(&Value::Null, &Value::Null),
+        "not asked for"
+    );
 }

@@ -19,6 +19,7 @@
 //! | `placement` | `session` and `prefix` against engines with a prefix cache |
 //! | `capacity` | `max_in_flight: auto` against engines of three kinds |
 //! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
+//! | `liars` | upstreams that lie about lengths, heads, tokens and answers |
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
 //! | `crowds` | clients that hold connections open and do nothing |
@@ -50,6 +51,7 @@ mod fair_share;
 mod faults;
 mod heads;
 mod ledger;
+mod liars;
 mod limits;
 mod mcp;
 mod observability;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -131,14 +130,17 @@ async fn accept(listener: TcpListener, addr: SocketAddr, mut fault: watch::Recei
     loop {
         let now = *fault.borrow_and_update();
         if now == Fault::Refuse {
-            // Who has connected and was not accepted yet is reset too.
-            while let Some(Ok((mut client, _))) = listener.as_ref().and_then(|open| open.accept().now_or_never()) {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    note_unread(&mut client, &shared).await;
-                    let _reset = client.set_zero_linger();
-                });
-            }
+            // Who has connected and was not accepted yet dies too.
+            let dying = async {
+                while let Some(Ok((mut client, _))) = accepted(&listener).await {
+                    let shared = Arc::clone(&shared);
+                    tokio::spawn(async move {
+                        note_unread(&mut client, &shared).await;
+                        let _reset = client.set_zero_linger();
+                    });
+                }
+            };
+            let _died = tokio::time::timeout(LAST_GASP, dying).await;
             listener = None;
             if fault.changed().await.is_err() {
                 return;
@@ -154,6 +156,13 @@ async fn accept(listener: TcpListener, addr: SocketAddr, mut fault: watch::Recei
             }
             changed = fault.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+async fn accepted(listener: &Option<TcpListener>) -> Option<std::io::Result<(TcpStream, SocketAddr)>> {
+    match listener {
+        Some(listener) => Some(listener.accept().await),
+        None => None,
     }
 }
 
