@@ -48,7 +48,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Serve(serve::Flags),
+    Serve(Box<serve::Flags>),
     Check(check::Flags),
     Diff(diff::Flags),
     Reload(reload::Flags),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use axum::Router;
 use tokio::sync::watch;
 
+use super::tls::Acceptor;
 use super::{Floors, Settings, StartError};
 use crate::admin::{self, AdminToken, CacheSize, Configuration, Doors, Readiness};
 use crate::store::Store;
@@ -49,7 +50,13 @@ pub(super) fn router(
 }
 
 /// Serves until told to stop; then finishes what runs.
-pub(super) async fn run(listener: TcpListener, router: Router, connections: usize, stops: watch::Receiver<bool>) -> std::io::Result<()> {
+pub(super) async fn run(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    tls: Option<Acceptor>,
+    stops: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     admin::serve(
         tokio::net::TcpListener::from_std(listener)?,
@@ -58,6 +65,7 @@ pub(super) async fn run(listener: TcpListener, router: Router, connections: usiz
             connections,
             ..admin::Bounds::default()
         },
+        tls,
         stops,
     )
     .await;
