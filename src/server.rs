@@ -14,6 +14,7 @@ mod reload;
 mod scrape;
 mod settings;
 mod supervisor;
+mod tls;
 
 pub use settings::{Settings, unsupported};
 
@@ -60,6 +61,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A listener's certificate or key cannot be used.
+    #[error("cannot speak TLS: {0}")]
+    Tls(String),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -90,6 +94,10 @@ pub struct Listening {
     pub data: SocketAddr,
     /// The management API.
     pub management: SocketAddr,
+    /// `http` or `https`, of the data plane.
+    pub data_scheme: &'static str,
+    /// `http` or `https`, of the management API.
+    pub management_scheme: &'static str,
 }
 
 /// Runs the gateway until a signal ends it. `ready` is called when both doors are open.
@@ -107,10 +115,18 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let shares = descriptors::Shares::of(boot.limits.max_connections);
     let data = bind(boot.server.listen)?;
     let management = bind(boot.admin.listen)?;
+    let (data_tls, management_tls) = (
+        secured(&boot.server.tls, &["h2", "http/1.1"])?,
+        secured(&boot.admin.tls, &["http/1.1"])?,
+    );
     let listening = Listening {
         data: data.local_addr()?,
         management: management.local_addr()?,
+        data_scheme: scheme(data_tls.as_ref()),
+        management_scheme: scheme(management_tls.as_ref()),
     };
+    let (data_tls, data_certificate) = data_tls.unzip();
+    let (management_tls, management_certificate) = management_tls.unzip();
     let doors = [listening.data, listening.management];
 
     let (store, _) = Store::open(store::Options {
@@ -129,7 +145,13 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
     let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration, scrape)?;
     let (stop_management, management_stops) = watch::channel(false);
-    let management = management_runtime.spawn(management::run(management, router, shares.operators, management_stops));
+    let management = management_runtime.spawn(management::run(
+        management,
+        router,
+        shares.operators,
+        management_tls,
+        management_stops,
+    ));
 
     let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
@@ -142,9 +164,13 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
             kept_connections: shares.kept,
             door: settings.door(shares.clients),
         },
+        data_tls,
         data_stops,
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
+    management_runtime.spawn(tls::follow(
+        [data_certificate, management_certificate].into_iter().flatten().collect(),
+    ));
     readiness.set(true);
     ready(listening);
     supervisor::ready(listening);
@@ -290,6 +316,14 @@ impl Floors {
             bounds: settings.bounds(),
         }
     }
+}
+
+fn secured(files: &config::ListenerTls, protocols: &[&str]) -> Result<Option<(tls::Acceptor, tls::Followed)>, StartError> {
+    tls::acceptor(files, protocols).map_err(StartError::Tls)
+}
+
+fn scheme<T>(tls: Option<&T>) -> &'static str {
+    if tls.is_some() { "https" } else { "http" }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

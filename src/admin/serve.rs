@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -48,11 +49,18 @@ impl Default for Bounds {
     }
 }
 
+/// What TLS is accepted with.
+#[cfg(feature = "tls")]
+pub(super) type Acceptor = tokio_rustls::TlsAcceptor;
+/// None: this build speaks no TLS.
+#[cfg(not(feature = "tls"))]
+pub(super) type Acceptor = std::sync::Arc<std::convert::Infallible>;
+
 /// How long to wait after the system refused a connection (out of file descriptors, for instance).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is true or its sender is gone; then finishes the running requests.
-pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, mut shutdown: watch::Receiver<bool>) {
+/// Serves until `shutdown` is true or its sender is gone; TLS only, if `tls` is there. Then finishes the running requests.
+pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, tls: Option<Acceptor>, mut shutdown: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(bounds.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -64,10 +72,10 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, mut sh
         };
         match accepted {
             Ok((stream, peer, place)) => {
-                let (router, shutdown) = (router.clone(), shutdown.clone());
+                let (router, shutdown, tls) = (router.clone(), shutdown.clone(), tls.clone());
                 connections.spawn(async move {
                     // Requests on it are bounded by the envelope, heads by hyper; an error is the client's going away.
-                    if let Err(error) = connection(stream, peer, router, bounds, shutdown).await {
+                    if let Err(error) = attend(stream, peer, router, bounds, tls, shutdown).await {
                         tracing::debug!(%peer, %error, "management connection broke off");
                     }
                     drop(place);
@@ -93,8 +101,29 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(
     Ok((stream, peer, place))
 }
 
-async fn connection(
+async fn attend(
     stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    bounds: Bounds,
+    tls: Option<Acceptor>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    match tls {
+        None => connection(stream, peer, router, bounds, shutdown).await,
+        #[cfg(feature = "tls")]
+        Some(tls) => match tokio::time::timeout(bounds.head, tls.accept(stream)).await {
+            Ok(Ok(stream)) => connection(stream, peer, router, bounds, shutdown).await,
+            // Who cannot agree on TLS, or takes too long, is not served.
+            Ok(Err(_)) | Err(_) => Ok(()),
+        },
+        #[cfg(not(feature = "tls"))]
+        Some(never) => match *never {},
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
     router: Router,
     bounds: Bounds,

@@ -177,10 +177,19 @@ fn settings(flags: &Flags, secrets: Secrets) -> Result<Settings, FaultyFile> {
 
 /// The line that those who started the gateway wait for.
 fn announce(listening: Listening) {
-    let Listening { data, management } = listening;
+    let Listening {
+        data,
+        management,
+        data_scheme,
+        management_scheme,
+    } = listening;
     let mut stdout = std::io::stdout();
     // Whoever closed our standard output does not want to know.
-    let _ = writeln!(stdout, "obleth listening data=http://{data} management=http://{management}").and_then(|()| stdout.flush());
+    let _ = writeln!(
+        stdout,
+        "obleth listening data={data_scheme}://{data} management={management_scheme}://{management}"
+    )
+    .and_then(|()| stdout.flush());
 }
 
 /// Where the kernel gives huge pages unasked, an idle stream costs three times its memory. The allocator can refuse them

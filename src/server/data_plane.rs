@@ -10,6 +10,7 @@ use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 
+use super::tls::Acceptor;
 use crate::proxy::{self, Gateway};
 
 /// What an HTTP/2 client may send before it is acknowledged: per stream, and per connection. The protocol's 64 KiB make
@@ -31,7 +32,13 @@ pub(super) struct Service {
 }
 
 /// Runs the data plane until `shutdown` says so. Returns when nothing more is accepted; requests that run go on.
-pub(super) async fn run(gateway: Gateway, listener: TcpListener, service: Service, shutdown: ShutdownWatch) -> std::io::Result<()> {
+pub(super) async fn run(
+    gateway: Gateway,
+    listener: TcpListener,
+    service: Service,
+    tls: Option<Acceptor>,
+    shutdown: ShutdownWatch,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let conf = Arc::new(ServerConf {
@@ -50,6 +57,6 @@ pub(super) async fn run(gateway: Gateway, listener: TcpListener, service: Servic
     h2.initial_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW);
     app.h2_options = Some(h2);
-    proxy::door::serve(listener, Arc::new(app), service.door, shutdown).await;
+    proxy::door::serve(listener, Arc::new(app), service.door, tls, shutdown).await;
     Ok(())
 }

@@ -8,6 +8,7 @@ use axum::Router;
 use tokio::sync::watch;
 
 use super::scrape::Scrape;
+use super::tls::Acceptor;
 use super::{Floors, Settings, StartError};
 use crate::admin::{self, AdminToken, CacheSize, Configuration, Doors, Readiness};
 use crate::store::Store;
@@ -54,7 +55,13 @@ pub(super) fn router(
 }
 
 /// Serves until told to stop; then finishes what runs.
-pub(super) async fn run(listener: TcpListener, router: Router, connections: usize, stops: watch::Receiver<bool>) -> std::io::Result<()> {
+pub(super) async fn run(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    tls: Option<Acceptor>,
+    stops: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     admin::serve(
         tokio::net::TcpListener::from_std(listener)?,
@@ -63,6 +70,7 @@ pub(super) async fn run(listener: TcpListener, router: Router, connections: usiz
             connections,
             ..admin::Bounds::default()
         },
+        tls,
         stops,
     )
     .await;

@@ -11,7 +11,7 @@ use super::Listening;
 
 /// It serves.
 pub(super) fn ready(listening: Listening) {
-    let Listening { data, management } = listening;
+    let Listening { data, management, .. } = listening;
     say(&[
         NotifyState::Ready,
         NotifyState::Status(&format!("serving on {data}, management on {management}")),

@@ -218,7 +218,7 @@ fn a_file_with_faults_does_not_start_and_does_not_pass_the_check() {
     assert_eq!(run("check", faulty), (Some(1), faults));
     let secure = "server: { tls_cert_file: cert.pem, tls_key_file: key.pem }\n";
     let fault: String = ["cert", "key"]
-        .map(|which| format!("{file}: server.tls_{which}_file: is not supported: listeners speak no TLS yet\n"))
+        .map(|which| format!("{file}: server.tls_{which}_file: needs a build with the feature `tls` (cargo build --features tls)\n"))
         .concat();
     assert_eq!(run("serve", secure), (Some(78), fault.clone()));
     assert_eq!(run("check", secure), (Some(1), fault));

@@ -23,7 +23,7 @@ async fn start(router: Router, bounds: Bounds) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, router, bounds, stopped));
+    let task = tokio::spawn(serve(listener, router, bounds, None, stopped));
     Served { addr, stop, task }
 }
 

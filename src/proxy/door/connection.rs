@@ -12,8 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID};
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::Stage;
@@ -37,12 +41,44 @@ pub(super) struct Connection<S> {
     timer: Option<(u8, Pin<Box<Sleep>>)>,
     socket: Arc<SocketDigest>,
     fd: i32,
+    secured: Option<Secured>,
 }
 
-impl<S: AsyncRead + AsyncWrite + AsRawFd + Unpin> Connection<S> {
+/// What a TLS handshake has agreed on.
+#[derive(Debug)]
+struct Secured {
+    digest: Arc<SslDigest>,
+    protocol: Option<ALPN>,
+}
+
+/// What bytes come and go by.
+pub(super) trait Transport: AsyncRead + AsyncWrite + AsRawFd + Unpin + Debug + Send + Sync + 'static {
+    /// Version, cipher and ALPN's protocol of TLS; `None` where there is none.
+    fn secured(&self) -> Option<(&'static str, String, bool)> {
+        None
+    }
+}
+
+impl Transport for TcpStream {}
+
+#[cfg(feature = "tls")]
+impl Transport for tokio_rustls::server::TlsStream<TcpStream> {
+    fn secured(&self) -> Option<(&'static str, String, bool)> {
+        let (_, session) = self.get_ref();
+        let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+        let cipher = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+        Some((version, cipher.unwrap_or_default(), session.alpn_protocol() == Some(b"h2")))
+    }
+}
+
+impl<S: Transport> Connection<S> {
     /// For a connection that was accepted just now.
     pub(super) fn new(stream: S, peer: SocketAddr, stage: Arc<Stage>, head_within: Duration) -> Self {
         let fd = stream.as_raw_fd();
+        let secured = stream.secured().map(|(version, cipher, is_http2)| Secured {
+            digest: Arc::new(SslDigest::new(cipher, version.to_owned(), None, None, Vec::new())),
+            protocol: is_http2.then_some(ALPN::H2),
+        });
         let socket = SocketDigest::from_raw_fd(fd);
         // It is new, so nobody has set it before.
         let _ = socket.peer_addr.set(Some(peer.into()));
@@ -55,6 +91,7 @@ impl<S: AsyncRead + AsyncWrite + AsRawFd + Unpin> Connection<S> {
             timer: None,
             socket: Arc::new(socket),
             fd,
+            secured,
         }
     }
 }
@@ -170,7 +207,15 @@ impl<S> UniqueID for Connection<S> {
     }
 }
 
-impl<S> Ssl for Connection<S> {}
+impl<S> Ssl for Connection<S> {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.secured.as_ref().map(|secured| Arc::clone(&secured.digest))
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.secured.as_ref()?.protocol.clone()
+    }
+}
 
 impl<S> GetTimingDigest for Connection<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

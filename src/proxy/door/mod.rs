@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
+use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::l4::ext::set_tcp_keepalive;
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
-use connection::Connection;
+use connection::{Connection, Transport};
 use places::{Place, Places};
 
 /// What clients can hold open at the door.
@@ -37,15 +39,30 @@ pub struct Bounds {
     pub head: Duration,
 }
 
+/// What TLS is accepted with.
+#[cfg(feature = "tls")]
+pub type Acceptor = tokio_rustls::TlsAcceptor;
+/// None: this build speaks no TLS.
+#[cfg(not(feature = "tls"))]
+pub type Acceptor = std::sync::Arc<std::convert::Infallible>;
+
+/// A peer that vanished without a word is noticed within two minutes.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(10),
+    count: 3,
+    user_timeout: Duration::ZERO,
+};
+
 /// How long to wait after the system refused a connection (out of file descriptors, for instance).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The least time between two lines of log about connections that were turned away.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `stops` is true or its sender is gone. Then nothing more is accepted and idle connections are closed; requests
+/// Serves until `stops` is true or its sender is gone; TLS only, if `tls` is there. Then nothing more is accepted and idle connections are closed; requests
 /// that run go on.
-pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, mut stops: ShutdownWatch)
+pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, tls: Option<Acceptor>, mut stops: ShutdownWatch)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -60,7 +77,8 @@ where
         match accepted {
             Ok((stream, peer)) => match places.take(peer.ip()) {
                 Some(place) => {
-                    tokio::spawn(attend(stream, peer, place, Arc::clone(&app), bounds, stops.clone()));
+                    let guest = Guest::new(Arc::clone(&app), place);
+                    tokio::spawn(attend(stream, peer, guest, bounds, tls.clone(), stops.clone()));
                 }
                 None => full.say(|turned_away| {
                     warn!(
@@ -83,23 +101,32 @@ where
 }
 
 /// Serves one connection, until it ends or has to make room.
-async fn attend<A>(stream: TcpStream, peer: SocketAddr, place: Place, app: Arc<A>, bounds: Bounds, stops: ShutdownWatch)
+async fn attend<A>(stream: TcpStream, peer: SocketAddr, guest: Arc<Guest<A>>, bounds: Bounds, tls: Option<Acceptor>, stops: ShutdownWatch)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let (place, stage) = (Arc::new(place), Arc::new(Stage::default()));
-    let connection = Connection::new(stream, peer, Arc::clone(&stage), bounds.head);
-    let guest = Arc::new(Guest {
-        app,
-        arrival: Arrival {
-            place: Arc::clone(&place),
-            stage,
-        },
-    });
+    let place = Arc::clone(&guest.arrival.place);
+    let served = async {
+        // Small answers do not wait for more to send. A socket that takes no options is one whose client is gone.
+        if stream.set_nodelay(true).is_err() || set_tcp_keepalive(&stream, &KEEPALIVE).is_err() {
+            return;
+        }
+        match tls {
+            None => guest.serve(stream, peer, bounds, &stops).await,
+            #[cfg(feature = "tls")]
+            Some(tls) => {
+                if let Ok(Ok(stream)) = tokio::time::timeout(bounds.head, tls.accept(stream)).await {
+                    guest.serve(stream, peer, bounds, &stops).await;
+                }
+            }
+            #[cfg(not(feature = "tls"))]
+            Some(never) => match *never {},
+        }
+    };
     tokio::select! {
         biased;
         () = place.asked_to_leave() => {}
-        _ = guest.process_new(Box::new(connection), &stops) => {}
+        () = served => {}
     }
 }
 
@@ -151,6 +178,22 @@ impl Arrival {
 struct Guest<A> {
     app: Arc<A>,
     arrival: Arrival,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Guest<A> {
+    fn new(app: Arc<A>, place: Place) -> Arc<Self> {
+        let arrival = Arrival {
+            place: Arc::new(place),
+            stage: Arc::default(),
+        };
+        Arc::new(Self { app, arrival })
+    }
+
+    async fn serve<S: Transport>(self: &Arc<Self>, stream: S, peer: SocketAddr, bounds: Bounds, stops: &ShutdownWatch) {
+        let connection = Connection::new(stream, peer, Arc::clone(&self.arrival.stage), bounds.head);
+        // Nothing to be served again comes back over HTTP.
+        let _ = self.process_new(Box::new(connection), stops).await;
+    }
 }
 
 /// A stream of an HTTP/2 connection; many may run at once.

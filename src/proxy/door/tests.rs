@@ -44,6 +44,10 @@ struct House {
 }
 
 async fn house(connections: usize, per_address: usize, head_ms: u64) -> House {
+    secured_house(connections, per_address, head_ms, None).await
+}
+
+async fn secured_house(connections: usize, per_address: usize, head_ms: u64, tls: Option<Acceptor>) -> House {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stops) = watch::channel(false);
@@ -52,7 +56,7 @@ async fn house(connections: usize, per_address: usize, head_ms: u64) -> House {
         per_address,
         head: Duration::from_millis(head_ms),
     };
-    tokio::spawn(serve(listener, Arc::new(Echo), bounds, stops));
+    tokio::spawn(serve(listener, Arc::new(Echo), bounds, tls, stops));
     House { address, _stop: stop }
 }
 
@@ -162,5 +166,84 @@ async fn an_address_has_its_share() {
     let start = Instant::now();
     while !ask(&mut house.connect().await, "/e").await {
         assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client};
+
+    use super::*;
+
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/upstreams/tls/certificates/");
+
+    fn acceptor() -> TlsAcceptor {
+        let chain = CertificateDer::pem_file_iter(format!("{FOLDER}server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(format!("{FOLDER}server.key")).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    async fn connect(house: &House, protocol: &str) -> client::TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(format!("{FOLDER}ca.pem")).unwrap())
+            .unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let name = ServerName::try_from("vllm.test").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, house.connect().await)
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn http_1_and_2_are_spoken_over_tls_as_alpn_agrees() {
+        let house = secured_house(10, 0, 10_000, Some(acceptor())).await;
+        let mut first = connect(&house, "http/1.1").await;
+        first
+            .write_all(b"GET /one HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        // It ends with or without a goodbye of TLS.
+        let _ = first.read_to_end(&mut answer).await;
+        assert!(String::from_utf8(answer).unwrap().ends_with("/one"));
+
+        let second = connect(&house, "h2").await;
+        let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(second))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::get("https://vllm.test/two").body(Empty::<Bytes>::new()).unwrap();
+        let answer = send.send_request(request).await.unwrap();
+        assert_eq!(answer.version(), http::Version::HTTP_2);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "/two");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_does_not_come_ends_at_the_deadline_and_plain_http_is_not_served() {
+        let house = secured_house(10, 0, 300, Some(acceptor())).await;
+        let mut silent = house.connect().await;
+        assert!(closed(&mut silent).await < Duration::from_secs(3));
+        assert!(!ask(&mut house.connect().await, "/plain").await);
     }
 }
