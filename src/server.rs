@@ -4,11 +4,16 @@
 //! SIGTERM; here the process ends within a second of its last request.
 
 mod data_plane;
+mod descriptors;
 mod drain;
 mod ledger;
 mod management;
+mod observe;
+mod process;
 mod reload;
+mod scrape;
 mod settings;
+mod supervisor;
 
 pub use settings::{Settings, unsupported};
 
@@ -26,12 +31,14 @@ use crate::answers::{self, Answers};
 use crate::catalog::{Catalog, Live};
 use crate::config;
 use crate::credential::KeyHasher;
-use crate::limits::{self, Limits};
+use crate::limits::{self, Failures, Limits};
 use crate::metering::{self, Meter};
-use crate::proxy::{Active, Budget, Gateway, McpDoor};
+use crate::proxy::{Active, Budget, Gateway, McpDoor, Refusals};
 use crate::store::{self, Store};
+use crate::telemetry::{RequestLog, Requests};
 use crate::upstreams::{self, Upstreams};
 use reload::{ForTheApi, Reloader};
+use scrape::Scrape;
 
 /// Threads of the management API: operators are few, and must never slow the data plane.
 const MANAGEMENT_THREADS: usize = 2;
@@ -97,6 +104,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         return Err(StartError::Configuration(faults));
     }
     let boot = settings.boot();
+    let shares = descriptors::Shares::of(boot.limits.max_connections);
     let data = bind(boot.server.listen)?;
     let management = bind(boot.admin.listen)?;
     let listening = Listening {
@@ -118,9 +126,10 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 
     let readiness = Readiness::default();
     let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
-    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration)?;
+    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
+    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration, scrape)?;
     let (stop_management, management_stops) = watch::channel(false);
-    let management = management_runtime.spawn(management::run(management, router, management_stops));
+    let management = management_runtime.spawn(management::run(management, router, shares.operators, management_stops));
 
     let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
     let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
@@ -128,21 +137,29 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let data = data_runtime.spawn(data_plane::run(
         floors.gateway(settings, listening.data),
         data,
-        threads(boot.server.threads),
+        data_plane::Service {
+            threads: threads(boot.server.threads),
+            kept_connections: shares.kept,
+            door: settings.door(shares.clients),
+        },
         data_stops,
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
     readiness.set(true);
     ready(listening);
+    supervisor::ready(listening);
+    data_runtime.spawn(supervisor::lives(management_runtime.handle().clone()));
     info!(data = %listening.data, management = %listening.management, "listening");
 
     data_runtime.block_on(async {
         signals.stop().await;
         readiness.set(false);
+        supervisor::stopping(settings.drain_timeout());
         drop(following);
         // A receiver that is gone has stopped already.
         let _ = stop_data.send(true);
         floors.admission.shut_down();
+        floors.active.close();
         floors.mcp_slots.shut_down();
         drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
     });
@@ -167,7 +184,18 @@ struct Floors {
     upstreams: Arc<Upstreams>,
     meter: Arc<Meter>,
     active: Arc<Active>,
+    budget: Arc<Budget>,
+    failures: FailedLogins,
+    refusals: Arc<Refusals>,
+    requests: Arc<Requests>,
+    request_log: RequestLog,
     hasher: KeyHasher,
+}
+
+/// Failed authentications at each door; a flood at one must not damp the other.
+struct FailedLogins {
+    data: Arc<Failures>,
+    management: Arc<Failures>,
 }
 
 impl Floors {
@@ -208,10 +236,18 @@ impl Floors {
             let answers = Arc::clone(&answers);
             move |catalog| answers.apply(catalog)
         });
+        let requests = Arc::new(Requests::new(settings.metrics()));
+        live.subscribe({
+            let requests = Arc::clone(&requests);
+            move |catalog| requests.apply(catalog)
+        });
         upstreams.start()?;
-        let meter = ledger::open(settings, store, &limits)?;
+        let live = Arc::new(live);
+        let request_log = RequestLog::start(settings.request_log())?;
+        let observer = observe::rows(Arc::clone(&requests), request_log.clone(), Arc::clone(&live));
+        let meter = ledger::open(settings, store, &limits, observer)?;
         Ok(Self {
-            live: Arc::new(live),
+            live,
             admission,
             mcp_slots,
             limits,
@@ -219,6 +255,14 @@ impl Floors {
             upstreams,
             meter,
             active: Arc::default(),
+            failures: FailedLogins {
+                data: Arc::new(Failures::new("data")),
+                management: Arc::new(Failures::new("management")),
+            },
+            budget: Budget::new(settings.boot().limits.max_buffered_bytes),
+            refusals: Arc::default(),
+            requests,
+            request_log,
             hasher: settings.hasher.clone(),
         })
     }
@@ -231,8 +275,11 @@ impl Floors {
             upstreams: Arc::clone(&self.upstreams),
             meter: Arc::clone(&self.meter),
             active: Arc::clone(&self.active),
-            budget: Budget::new(settings.boot().limits.max_buffered_bytes),
+            budget: Arc::clone(&self.budget),
+            refusals: Arc::clone(&self.refusals),
+            request_log: self.request_log.clone(),
             limits: Arc::clone(&self.limits),
+            failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),
             mcp: McpDoor::new(
                 Arc::clone(&self.mcp_slots),

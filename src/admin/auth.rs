@@ -1,29 +1,21 @@
 //! Who may use the management API: the bearer of the admin token.
 
 use std::fmt;
-use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use pingora_limits::rate::Rate;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use crate::credential;
+use crate::limits::Failures;
 
 /// Below this many bytes a token is worth a warning at start.
 const TOKEN_STRONG: usize = 32;
-/// The interval in which failures are counted.
-const FAILURE_WINDOW: Duration = Duration::from_secs(10);
-/// Failures of one address per interval that are answered 401; further ones get 429. Far above what a misconfigured client
-/// does, far below what a guesser needs.
-const FAILURES_MAX: isize = 1000;
-
 /// The admin token, as its digest: comparing digests hides length and content alike.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken {
@@ -76,33 +68,24 @@ pub(super) struct Peer(pub(super) SocketAddr);
 #[derive(Clone)]
 pub(super) struct Doorkeeper {
     token: AdminToken,
-    failures: Arc<Rate>,
+    failures: Arc<Failures>,
 }
 
 impl Doorkeeper {
-    pub(super) fn new(token: AdminToken) -> Self {
-        Self {
-            token,
-            failures: Arc::new(Rate::new(FAILURE_WINDOW)),
-        }
+    pub(super) const fn new(token: AdminToken, failures: Arc<Failures>) -> Self {
+        Self { token, failures }
     }
 
     /// A right token always passes: checking costs less than refusing, and a flood must not lock the operator out.
-    fn admit(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Problem> {
+    pub(super) fn admit(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<(), Problem> {
         let presented = bearer(headers);
         if presented.is_some_and(|token| self.token.matches(token)) {
             return Ok(());
         }
-        // A sketch over-counts, which can only turn a 401 into a 429.
-        let failures = self.failures.observe(&Source::of(peer), 1);
-        if failures > FAILURES_MAX {
+        if let Err(too_many) = self.failures.count(peer) {
             return Err(Problem {
-                retry_after: u32::try_from(FAILURE_WINDOW.as_secs()).ok(),
-                ..Problem::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "too_many_failures",
-                    "too many failed authentications from this address",
-                )
+                retry_after: u32::try_from(too_many.retry_after.as_secs()).ok(),
+                ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", too_many.to_string())
             });
         }
         let detail = if presented.is_some() {
@@ -132,25 +115,4 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let space = value.iter().position(|byte| *byte == b' ')?;
     let (scheme, token) = value.split_at(space);
     scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
-}
-
-/// Whom failures are counted against: an address, or the network that one IPv6 customer has.
-#[derive(Hash)]
-enum Source {
-    V4([u8; 4]),
-    V6([u16; 4]),
-    Unknown,
-}
-
-impl Source {
-    fn of(peer: Option<IpAddr>) -> Self {
-        match peer.map(|ip| ip.to_canonical()) {
-            Some(IpAddr::V4(ip)) => Self::V4(ip.octets()),
-            Some(IpAddr::V6(ip)) => {
-                let [a, b, c, d, ..] = ip.segments();
-                Self::V6([a, b, c, d])
-            }
-            None => Self::Unknown,
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -24,7 +24,9 @@ impl Readiness {
         self.0.store(ready, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
+    /// What was said last.
+    #[must_use]
+    pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -63,21 +65,51 @@ pub(super) async fn livez() -> Response {
     told(StatusCode::OK, "ok", Vec::new())
 }
 
-/// New requests are welcome here.
-pub(super) async fn readyz(State(readiness): State<Readiness>, State(desk): State<Desk>) -> Response {
-    let mut reasons = Vec::new();
-    if !readiness.get() {
-        reasons.push("starting or shutting down".to_owned());
-    }
-    // Why exactly is for those with the token.
-    if desk.store.writable().is_err() {
-        reasons.push("the store cannot be written".to_owned());
-    }
-    if reasons.is_empty() {
-        told(StatusCode::OK, "ok", reasons)
+/// New requests are welcome here. With `?verbose` it lists what was looked at. That no upstream is healthy is no reason: it
+/// would take every replica out at once, and is a metric.
+pub(super) async fn readyz(RawQuery(query): RawQuery, State(readiness): State<Readiness>, State(desk): State<Desk>) -> Response {
+    let checks = [
+        Check {
+            name: "data_plane",
+            ok: readiness.get(),
+            otherwise: "starting or shutting down",
+        },
+        // Why exactly is for those with the token.
+        Check {
+            name: "store",
+            ok: desk.store.writable().is_ok(),
+            otherwise: "the store cannot be written",
+        },
+    ];
+    let failed = checks.iter().filter(|check| !check.ok);
+    let reasons: Vec<String> = failed.map(|check| check.otherwise.to_owned()).collect();
+    let (code, status) = if reasons.is_empty() {
+        (StatusCode::OK, "ok")
     } else {
-        told(StatusCode::SERVICE_UNAVAILABLE, "not ready", reasons)
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
+    if verbose {
+        let health = Health { status, reasons };
+        return (code, answer::json(shown::json(&Verbose { health, checks: &checks }))).into_response();
     }
+    told(code, status, reasons)
+}
+
+/// One thing that readiness needs.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    #[serde(skip)]
+    otherwise: &'static str,
+}
+
+#[derive(Serialize)]
+struct Verbose<'a> {
+    #[serde(flatten)]
+    health: Health,
+    checks: &'a [Check],
 }
 
 fn told(code: StatusCode, status: &'static str, reasons: Vec<String>) -> Response {

@@ -26,6 +26,7 @@ mod fields;
 mod health;
 mod keys;
 mod mcp_servers;
+mod metrics;
 mod models;
 mod number;
 mod of;
@@ -57,6 +58,7 @@ pub use auth::{AdminToken, UnusableToken};
 pub use config::{ConfigChange, ConfigFault, ConfigOutcome, ConfigStatus, Configuration, ReloadError};
 pub use desk::{CacheSize, CacheSizes, LastUsed, PurgeCache};
 pub use health::Readiness;
+pub use metrics::Metrics;
 pub use openapi::document;
 pub use serve::{Bounds, serve};
 
@@ -64,6 +66,7 @@ use crate::admission::Admission;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
 use crate::egress;
+use crate::limits::Failures;
 use crate::store::Store;
 use crate::upstreams::Upstreams;
 use auth::Doorkeeper;
@@ -87,6 +90,8 @@ pub struct Doors {
     pub upstreams: Arc<Upstreams>,
     /// Who may come in.
     pub token: AdminToken,
+    /// Who showed a wrong token of late.
+    pub failures: Arc<Failures>,
     /// Digests new keys.
     pub hasher: KeyHasher,
     /// Where upstreams may be.
@@ -107,6 +112,10 @@ pub struct Doors {
     pub cache_size: CacheSizes,
     /// Empties a model's response cache.
     pub purge_cache: PurgeCache,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Whether who comes from another machine may read that without the token.
+    pub metrics_open: bool,
     /// The configuration file.
     pub configuration: Arc<dyn Configuration>,
 }
@@ -142,7 +151,7 @@ parts!(
 
 /// Everything on the management port.
 pub fn router(doors: Doors) -> Router {
-    let doorkeeper = Doorkeeper::new(doors.token);
+    let doorkeeper = Doorkeeper::new(doors.token, doors.failures);
     let known = Known::new(doors.listen, &doors.hosts);
     let room = Room {
         desk: Desk {
@@ -166,13 +175,14 @@ pub fn router(doors: Doors) -> Router {
     let (api, _) = api().split_for_parts();
     let api = api
         .fallback(no_route)
-        .layer(middleware::from_fn_with_state(doorkeeper, auth::authenticate));
-    // `GET /metrics` belongs here, beside the probes: the telemetry room renders it.
+        .layer(middleware::from_fn_with_state(doorkeeper.clone(), auth::authenticate));
+    let doorkeeper = (!doors.metrics_open).then_some(doorkeeper);
     Router::new()
         .nest(BASE, api)
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .with_state(room)
+        .merge(metrics::route(doors.metrics, doorkeeper))
         .merge(openapi::reader())
         .fallback(no_route)
         .layer(middleware::from_fn_with_state(known, rebinding::check))

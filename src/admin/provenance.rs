@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::shown::Time;
-use super::words::{Word, spell};
-use crate::catalog::{ManagedBy, Provenance};
+use super::words::spell;
+use crate::catalog::{ManagedBy, Provenance, Word};
 
 /// The last fields of an object.
 #[derive(Serialize)]
@@ -32,9 +32,8 @@ impl<'a> Shown<'a> {
 
 /// The schema of an object's fields that the gateway sets: these, and the noun's `own`.
 pub(super) fn schema(own: Json) -> Json {
-    let words: Vec<&str> = ManagedBy::WORDS.iter().map(|(word, _)| *word).collect();
     let mut schema = json!({
-        "managed_by": {"type": "string", "enum": words, "description": "Who made it: this API or the configuration file."},
+        "managed_by": {"type": "string", "enum": ManagedBy::NAMES, "description": "Who made it: this API or the configuration file."},
         "overridden": {
             "type": "array", "items": {"type": "string"},
             "description": "Fields of a file's object that were changed through this API.",

@@ -15,7 +15,7 @@ use super::draft::{Draft, Mode};
 use super::fault::Faults;
 use super::fields::{Fields, join};
 use super::number;
-use super::words::Word;
+use crate::catalog::Word;
 use crate::pricing;
 use crate::units::{PicoUsd, UnixMs, Weight};
 
@@ -150,17 +150,12 @@ impl<W: Word> Value for OneOf<W> {
     type Out = W;
 
     fn read(raw: &RawValue, at: &str, faults: &mut Faults) -> Option<W> {
-        let sent = text(raw);
-        let value = W::WORDS.iter().find(|(word, _)| sent.as_deref() == Some(word));
-        said(value.map(|(_, value)| *value), at, faults, || {
-            let words: Vec<&str> = W::WORDS.iter().map(|(word, _)| *word).collect();
-            format!("must be one of {}", words.join(", "))
-        })
+        let value = text(raw).and_then(|word| W::from_word(&word));
+        said(value, at, faults, || format!("must be one of {}", W::NAMES.join(", ")))
     }
 
     fn schema() -> Json {
-        let words: Vec<&str> = W::WORDS.iter().map(|(word, _)| *word).collect();
-        json!({"type": "string", "enum": words})
+        json!({"type": "string", "enum": W::NAMES})
     }
 }
 

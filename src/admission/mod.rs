@@ -43,7 +43,7 @@ pub use permit::Permit;
 pub use settings::Settings;
 
 use crate::id::{McpServerId, ModelId};
-use crate::scheduler::{Entered, Handle, Leave, Refused, Request, Scheduler, Snapshot, TicketIx};
+use crate::scheduler::{Entered, Grant, Handle, Leave, Refused, Request, Scheduler, Snapshot, Standing, TicketIx};
 use clock::{Bell, Clock};
 use directory::Directory;
 use follow::Applied;
@@ -238,6 +238,10 @@ impl Admission {
             patience: ask.patience,
             owner: u32::MAX,
         })
+    }
+
+    fn standing(&self, grant: &Grant) -> Standing {
+        self.inner.lock().scheduler.standing(grant)
     }
 
     fn progress(&self, ticket: Handle<TicketIx>, output_so_far: u64) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Admission;
-use crate::scheduler::{Grant, Leave};
+use crate::scheduler::{Grant, Leave, Standing};
 
 /// The right to have one request upstream. Dropping it gives the slot back, exactly once, and wakes the next waiter.
 #[derive(Debug)]
@@ -33,6 +33,12 @@ impl Permit {
     #[must_use]
     pub const fn waited(&self) -> Duration {
         self.grant.waited
+    }
+
+    /// Whether its slot lies within its tenant's fair share now, or is one that others leave unused.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.admission.standing(&self.grant)
     }
 
     /// The request goes upstream: from now on dropping the permit charges its input and the progress seen.

@@ -5,37 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::stored::Saved;
+pub use crate::store::ledger::CacheStatus;
 use crate::units::PicoUsd;
-
-/// What became of one request at the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CacheStatus {
-    /// The model has no cache, or the request never came so far.
-    #[default]
-    Off,
-    /// Nothing was kept; the request went its way to the upstream.
-    Miss,
-    /// A kept answer was given.
-    Hit,
-    /// The answer to another, identical request was given while it came.
-    Coalesced,
-    /// The cache was passed by: the client asked for that, or the request is not of a kind that is kept.
-    Bypass,
-}
-
-impl CacheStatus {
-    /// As the header and the ledger spell it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Miss => "miss",
-            Self::Hit => "hit",
-            Self::Coalesced => "coalesced",
-            Self::Bypass => "bypass",
-        }
-    }
-}
 
 /// The numbers, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,6 +9,7 @@
 mod live;
 mod noun;
 mod table;
+mod word;
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub use noun::{
 };
 use table::Sharded;
 pub use table::{Difference, Table};
+pub use word::Word;
+pub(crate) use word::words;
 
 pub use crate::pricing::Prices;
 

@@ -1,21 +1,38 @@
 //! The command line: one file per verb.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage (clap's), 78 (`EX_CONFIG` of sysexits.h) a set-up that must be corrected first.
-//! `check` and `diff` are questions, and say no with 1; `diff` says with 2 that it cannot tell.
+//! `check`, `diff`, `status` and `audit verify` are questions, and say no with 1; `diff` and `audit verify` say with 2 that they
+//! cannot tell.
 
+mod audit;
+mod audit_verify;
 mod check;
 mod completions;
 mod demo;
 mod diff;
 mod export;
+mod fields;
+mod groups;
+mod keys;
 mod log;
+mod mcp;
+mod models;
+mod noun;
 mod reload;
 mod remote;
+mod row;
+mod screen;
 mod secrets;
 mod serve;
 mod signal;
 mod sim_upstream;
+mod span;
+mod status;
+mod table;
+mod tenants;
 mod terminal;
+mod top;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -33,11 +50,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Serve(serve::Flags),
+    Serve(Box<serve::Flags>),
     Check(check::Flags),
     Diff(diff::Flags),
     Reload(reload::Flags),
     Export(export::Flags),
+    Tenants(tenants::Flags),
+    Keys(keys::Flags),
+    Models(models::Flags),
+    Groups(groups::Flags),
+    Mcp(mcp::Flags),
+    Usage(usage::UsageFlags),
+    Costs(usage::CostFlags),
+    Audit(audit::Flags),
+    Status(status::Flags),
+    Top(top::Flags),
     Demo(demo::Flags),
     SimUpstream(sim_upstream::Flags),
     Completions(completions::Flags),
@@ -71,6 +98,22 @@ pub fn run() -> ExitCode {
         Verb::Diff(flags) => return diff::run(&flags),
         Verb::Reload(flags) => reload::run(&flags),
         Verb::Export(flags) => export::run(&flags),
+        Verb::Tenants(flags) => tenants::run(&flags),
+        Verb::Keys(flags) => keys::run(&flags),
+        Verb::Models(flags) => models::run(&flags),
+        Verb::Groups(flags) => groups::run(&flags),
+        Verb::Mcp(flags) => mcp::run(&flags),
+        Verb::Usage(flags) => usage::run(&flags),
+        Verb::Costs(flags) => usage::costs(&flags),
+        Verb::Audit(flags) => match audit::run(&flags) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Verb::Status(flags) => match status::run(&flags) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Verb::Top(flags) => top::run(&flags),
         Verb::Demo(flags) => demo::run(&flags),
         Verb::SimUpstream(flags) => sim_upstream::run(&flags),
         Verb::Completions(flags) => completions::run(&flags),

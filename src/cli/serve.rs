@@ -65,6 +65,15 @@ pub(super) struct Flags {
     /// limits.body_timeout_ms: the longest a request body may take to arrive
     #[arg(long, value_name = "MS")]
     body_timeout_ms: Option<u64>,
+    /// limits.header_timeout_ms: the longest a request's head may take to arrive
+    #[arg(long, value_name = "MS")]
+    header_timeout_ms: Option<u64>,
+    /// limits.max_connections: client connections at once
+    #[arg(long, value_name = "N")]
+    max_connections: Option<u32>,
+    /// limits.max_connections_per_address: of them from one address; 0 is no bound of its own
+    #[arg(long, value_name = "N")]
+    max_connections_per_address: Option<u32>,
     /// ledger.when_full: refuse requests when the ledger cannot be written, or serve them and risk their rows
     #[arg(long, value_name = "WHAT", value_parser = ["reject", "serve"])]
     ledger_when_full: Option<String>,
@@ -80,6 +89,12 @@ pub(super) struct Flags {
     /// log.format: one JSON object per line, or text for people
     #[arg(long, value_name = "FORMAT", value_parser = ["json", "text"])]
     log_format: Option<String>,
+    /// log.requests: which requests have a line of their own
+    #[arg(long, value_name = "WHICH", value_parser = ["off", "failed", "all"])]
+    log_requests: Option<String>,
+    /// metrics.tenant_label: what tenants are called in /metrics
+    #[arg(long, value_name = "LABEL", value_parser = ["name", "group", "off"])]
+    metrics_tenant_label: Option<String>,
 }
 
 impl Flags {
@@ -100,11 +115,19 @@ impl Flags {
             ("limits.max_body_bytes", text(self.max_body_bytes.as_ref())),
             ("limits.max_buffered_bytes", text(self.max_buffered_bytes.as_ref())),
             ("limits.body_timeout_ms", text(self.body_timeout_ms.as_ref())),
+            ("limits.header_timeout_ms", text(self.header_timeout_ms.as_ref())),
+            ("limits.max_connections", text(self.max_connections.as_ref())),
+            (
+                "limits.max_connections_per_address",
+                text(self.max_connections_per_address.as_ref()),
+            ),
             ("ledger.when_full", self.ledger_when_full.clone()),
             ("ledger.retention_days", text(self.ledger_retention_days.as_ref())),
             ("egress.policy", self.egress.clone()),
             ("log.level", self.log_level.clone()),
             ("log.format", self.log_format.clone()),
+            ("log.requests", self.log_requests.clone()),
+            ("metrics.tenant_label", self.metrics_tenant_label.clone()),
             ("capacity.max_in_flight", text(self.max_in_flight.as_ref())),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -119,7 +142,7 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<()> {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let settings = settings(flags, secrets)?;
     let configured = settings.file.settings();
-    log::start(configured.log);
+    let _last_lines = log::start(configured.log).map_err(|wrong| BadSetUp(format!("cannot start the log: {wrong}")))?;
     if let Some(folder) = configured.store.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|wrong| BadSetUp(format!("cannot make the store's folder {}: {wrong}", folder.display())))?;
     }

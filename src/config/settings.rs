@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::field::{Field, field};
 use super::kind::Kind;
-use super::wire::Word;
+use crate::catalog::Word;
 use crate::egress::Policy;
 
 /// What to do with billable requests while the ledger cannot be written.
@@ -38,6 +38,30 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// Which requests have a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestLog {
+    /// None.
+    #[default]
+    Off,
+    /// Those that were not answered with success.
+    Failed,
+    /// All.
+    All,
+}
+
+/// What tenants are called in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TenantLabel {
+    /// By their name.
+    #[default]
+    Name,
+    /// By their fair-share group.
+    Group,
+    /// Not at all.
+    Off,
 }
 
 /// Certificate and key of a listener; both or neither.
@@ -102,6 +126,8 @@ pub struct Limits {
     pub body_timeout_ms: u64,
     /// Client connections at once.
     pub max_connections: u32,
+    /// Of them from one address (of IPv6, from one /64); 0 is no bound of its own.
+    pub max_connections_per_address: u32,
     /// Streams that a tenant may hold open to one MCP server.
     pub max_listening_streams: u32,
 }
@@ -122,6 +148,19 @@ pub struct Log {
     pub level: LogLevel,
     /// How it is written.
     pub format: LogFormat,
+    /// Which requests have a line, whatever the level.
+    pub requests: RequestLog,
+}
+
+/// `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// What tenants are called.
+    pub tenant_label: TenantLabel,
+    /// Tenants (or groups) that have series of their own.
+    pub max_tenants: u32,
+    /// Whether who comes from another machine may read without the admin token.
+    pub open: bool,
 }
 
 /// All bootstrap settings, with the defaults of the management API's part C.
@@ -143,6 +182,8 @@ pub struct Settings {
     pub egress: Policy,
     /// The log.
     pub log: Log,
+    /// `/metrics`.
+    pub metrics: Metrics,
 }
 
 impl Default for Settings {
@@ -172,6 +213,7 @@ impl Default for Settings {
                 header_timeout_ms: 10_000,
                 body_timeout_ms: 60_000,
                 max_connections: 20_000,
+                max_connections_per_address: 0,
                 max_listening_streams: 64,
             },
             ledger: Ledger {
@@ -180,6 +222,11 @@ impl Default for Settings {
             },
             egress: Policy::Lan,
             log: Log::default(),
+            metrics: Metrics {
+                tenant_label: TenantLabel::Name,
+                max_tenants: 1_000,
+                open: false,
+            },
         }
     }
 }
@@ -222,13 +269,28 @@ pub(super) static FIELDS: &[Field<Settings>] = &[
     field!("limits.header_timeout_ms": Kind::Whole(1, DAY_MS) => limits.header_timeout_ms),
     field!("limits.body_timeout_ms": Kind::Whole(1, DAY_MS) => limits.body_timeout_ms),
     field!("limits.max_connections": Kind::Whole(1, 1_000_000) => limits.max_connections),
+    field!("limits.max_connections_per_address": Kind::Whole(0, 1_000_000) => limits.max_connections_per_address),
     field!("limits.max_listening_streams": Kind::Whole(0, 100_000) => limits.max_listening_streams),
     field!("ledger.when_full": Kind::Word(WhenFull::NAMES) => ledger.when_full),
     field!("ledger.retention_days": Kind::Whole(1, 36_500) => ledger.retention_days),
     field!("egress.policy": Kind::Word(Policy::NAMES) => egress),
     field!("log.level": Kind::Word(LogLevel::NAMES) => log.level),
     field!("log.format": Kind::Word(LogFormat::NAMES) => log.format),
+    field!("log.requests": Kind::Word(RequestLog::NAMES) => log.requests),
+    field!("metrics.tenant_label": Kind::Word(TenantLabel::NAMES) => metrics.tenant_label),
+    field!("metrics.max_tenants": Kind::Whole(1, 100_000) => metrics.max_tenants),
+    field!("metrics.open": Kind::Flag => metrics.open),
 ];
 
 /// The sections, in the order they are written.
-pub(super) const SECTIONS: &[&str] = &["server", "admin", "store", "scheduler", "limits", "ledger", "egress", "log"];
+pub(super) const SECTIONS: &[&str] = &[
+    "server",
+    "admin",
+    "store",
+    "scheduler",
+    "limits",
+    "ledger",
+    "egress",
+    "log",
+    "metrics",
+];

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::settings::{LogFormat, LogLevel, WhenFull};
-use crate::catalog::{BudgetPeriod, CacheMode, CacheScope, Engine, LoadBalancing, ModelCapacity, ModelType, Protocol, TenantStatus};
+use super::settings::{LogFormat, LogLevel, RequestLog, TenantLabel, WhenFull};
+use crate::catalog::{ModelCapacity, Word, words};
 use crate::egress;
 use crate::pricing;
 use crate::units::{PicoUsd, UnixMs, Weight};
@@ -22,83 +22,26 @@ pub(super) trait Wire: Sized {
     fn take(value: &Value) -> Option<Self>;
 }
 
-/// An enumeration that is written as one of a few words.
-pub(super) trait Word: Copy + PartialEq + 'static {
-    /// The words, in the documented order.
-    const NAMES: &'static [&'static str];
-    /// The values, in the same order.
-    const VALUES: &'static [Self];
-}
-
 impl<W: Word> Wire for W {
     fn show(&self) -> Value {
-        let at = Self::VALUES.iter().position(|value| value == self);
-        at.and_then(|at| Self::NAMES.get(at)).map_or(Value::Null, |name| json!(name))
+        json!(self.word())
     }
 
     fn take(value: &Value) -> Option<Self> {
-        let word = value.as_str()?;
-        let at = Self::NAMES.iter().position(|name| *name == word)?;
-        Self::VALUES.get(at).copied()
+        Self::from_word(value.as_str()?)
     }
-}
-
-macro_rules! words {
-    ($($name:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {
-        $(impl Word for $name {
-            const NAMES: &'static [&'static str] = &[$($word),+];
-            const VALUES: &'static [Self] = &[$(Self::$variant),+];
-        })+
-
-        #[cfg(test)]
-        mod word_tests {
-            use super::*;
-
-            /// Does not compile when a value has no word.
-            #[test]
-            fn every_value_has_a_word() {
-                $(for value in $name::VALUES {
-                    let word = match value { $($name::$variant => $word),+ };
-                    assert_eq!(value.show(), json!(word));
-                    assert!($name::take(&json!(word)) == Some(*value));
-                })+
-            }
-        }
-    };
 }
 
 /// The policy has its own name in the rules.
 use egress::Policy;
 
 words! {
-    TenantStatus { Active = "active", Suspended = "suspended" }
-    BudgetPeriod { Day = "day", Month = "month", Lifetime = "lifetime" }
-    Engine {
-        Vllm = "vllm",
-        Sglang = "sglang",
-        LlamaCpp = "llama_cpp",
-        Ollama = "ollama",
-        Tgi = "tgi",
-        Openai = "openai",
-        Other = "other",
-    }
-    Protocol { Openai = "openai", Anthropic = "anthropic" }
-    ModelType {
-        Chat = "chat",
-        Completion = "completion",
-        Embedding = "embedding",
-        Rerank = "rerank",
-        Image = "image",
-        AudioSpeech = "audio_speech",
-        AudioTranscription = "audio_transcription",
-    }
-    LoadBalancing { LeastRequest = "least_request", RoundRobin = "round_robin", Session = "session", Prefix = "prefix" }
-    CacheScope { Tenant = "tenant", Group = "group", Global = "global" }
-    CacheMode { All = "all", Deterministic = "deterministic" }
     Policy { PublicOnly = "public_only", Lan = "lan" }
     WhenFull { Reject = "reject", Serve = "serve" }
     LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
     LogFormat { Json = "json", Text = "text" }
+    RequestLog { Off = "off", Failed = "failed", All = "all" }
+    TenantLabel { Name = "name", Group = "group", Off = "off" }
 }
 
 macro_rules! whole {

@@ -2,11 +2,10 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::shared::{AtomicU64, Mutex};
 use super::show::Unit;
 use crate::catalog::{ApiKey, Budget, BudgetPeriod, Tenant};
 use crate::quota::bucket::FULL;

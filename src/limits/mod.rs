@@ -8,12 +8,17 @@
 //! and swapped whole when the catalog changes. A record that changes keeps its buckets' state; budgets stand behind a
 //! short lock of their own per tenant and key, taken only to hold, release or count.
 //!
+//! Beside them, `failures` damps who presents wrong credentials.
+//!
 //! Order: a key before its tenant, so that a key past its own limit never takes, even for a moment, what another key of
 //! the tenant could have had.
 
 mod account;
+mod calendar;
+mod failures;
 mod past;
 mod reservation;
+mod shared;
 mod show;
 
 use std::collections::HashMap;
@@ -24,7 +29,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-pub use past::Past;
+pub use failures::{Failures, TooMany};
 pub use reservation::{Actual, Reservation};
 pub use show::{RateView, Scope, Subject, Unit};
 
@@ -34,6 +39,7 @@ use crate::quota::estimate::{ExceedsQuota, MeanOutput};
 use crate::quota::{Exhausted, Moment, Sum, estimate};
 use crate::units::{PicoUsd, UnixMs};
 use account::{Account, Amounts};
+use calendar::Calendar;
 
 /// What the room needs to begin.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +71,6 @@ pub enum Exceeded {
         retry_after: Duration,
         /// The limit that keeps it waiting longest.
         scope: Scope,
-        /// What the limits show now.
-        view: RateView,
     },
     /// The input alone is larger than a whole minute's quota.
     #[error("the input alone is larger than the quota of a whole minute")]
@@ -93,6 +97,7 @@ const RACES_PAUSE: Duration = Duration::from_millis(1);
 pub struct Limits {
     epoch: Instant,
     records: ArcSwap<Records>,
+    calendar: Calendar,
     /// Held while the records are replaced.
     applying: Mutex<()>,
 }
@@ -132,6 +137,7 @@ impl Limits {
         Arc::new(Self {
             epoch: settings.epoch,
             records: ArcSwap::default(),
+            calendar: Calendar::default(),
             applying: Mutex::new(()),
         })
     }
@@ -140,6 +146,13 @@ impl Limits {
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment::from_start(self.epoch.elapsed())
+    }
+
+    /// The time by which budgets are counted, when the wall clock says `wall`: the same, but for a while after a step
+    /// ([`steady`](crate::quota::steady)).
+    #[must_use]
+    pub fn calendar(&self, wall: UnixMs, now: Moment) -> UnixMs {
+        self.calendar.read(wall, now)
     }
 
     /// Follows the catalog: who stays keeps what they spent, also under a changed limit.
@@ -157,7 +170,8 @@ impl Limits {
         self.records.store(Arc::new(before.followed(catalog, now)));
     }
 
-    /// Reserves what a request will use, in every scope or in none. `wall` decides the budgets' period only.
+    /// Reserves what a request will use, in every scope or in none. `wall` ([`calendar`](Self::calendar) time) decides the
+    /// budgets' period only.
     ///
     /// # Errors
     /// [`Exceeded`]; nothing is taken then.
@@ -177,8 +191,7 @@ impl Limits {
         for _ in 0..RACES_MAX {
             if let Some((retry_after, scope)) = longest_wait(&record, amounts, now) {
                 record.check_budgets(ask.input_tokens, estimate, wall)?;
-                let view = record.view(now);
-                return Err(Exceeded::Rate { retry_after, scope, view });
+                return Err(Exceeded::Rate { retry_after, scope });
             }
             let mut taken = Reservation::empty(Arc::clone(self), Arc::clone(&record), wall);
             match taken.take_rates(amounts, now) {
@@ -190,7 +203,6 @@ impl Limits {
         Err(lost_to.map_or(Exceeded::Gone, |scope| Exceeded::Rate {
             retry_after: RACES_PAUSE,
             scope,
-            view: record.view(now),
         }))
     }
 
@@ -316,5 +328,7 @@ fn longest_wait(record: &KeyRecord, (key, tenant): (Amounts, Amounts), now: Mome
         .max_by_key(|(wait, _)| *wait)
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

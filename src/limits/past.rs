@@ -4,71 +4,59 @@ use std::time::Duration;
 
 use super::Limits;
 use super::account::Account;
-use crate::id::{KeyId, TenantId};
 use crate::quota::{Moment, Sum};
-use crate::store::ledger::Remembered;
-use crate::units::{PicoUsd, UnixMs};
-
-/// What was used before this process began: one request, or the sum over a stretch of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Past {
-    /// Whose.
-    pub tenant: TenantId,
-    /// With which key; it may be gone.
-    pub key: KeyId,
-    /// How many requests were dispatched.
-    pub requests: u64,
-    /// Input and output tokens together.
-    pub tokens: u64,
-    /// What they cost.
-    pub cost: PicoUsd,
-    /// When they began.
-    pub at: UnixMs,
-}
-
-impl From<Remembered> for Past {
-    fn from(of: Remembered) -> Self {
-        Self {
-            tenant: of.tenant,
-            key: of.key,
-            requests: of.requests,
-            tokens: of.tokens,
-            cost: of.cost,
-            at: of.at,
-        }
-    }
-}
+use crate::store::ledger::{Owner, Past, Use};
+use crate::units::UnixMs;
 
 /// How far back buckets can remember: a bucket in full debt is full again after this.
 const MEMORY: Duration = Duration::from_mins(2);
 
 impl Limits {
-    /// Charges what the ledger remembers: requests of the last two minutes to the buckets, everything to the budgets of
-    /// its period. Entries come in the order of time, each counted once: requests one by one for the last two minutes,
-    /// sums for what lies before ([`Store::remembered`](crate::store::Store::remembered)). Call after [`apply`](Self::apply) and before the first request.
-    pub fn rebuild(&self, past: impl IntoIterator<Item = Past>, now: Moment, wall: UnixMs) {
+    /// Charges what the ledger remembers ([`Store::remembered`](crate::store::Store::remembered)): the last two minutes to
+    /// the buckets, all to the budgets. Call after [`apply`](Self::apply) and before the first request.
+    pub fn rebuild(&self, past: &Past, now: Moment, wall: UnixMs) {
         let records = self.records.load();
-        for entry in past {
-            if let Some(tenant) = records.tenants.get(&entry.tenant) {
-                remember(&tenant.account, &entry, now, wall);
+        for whole in &past.lifetimes {
+            let account = match &whole.owner {
+                Owner::Tenant(id) => records.tenants.get(id).map(|record| &record.account),
+                Owner::Key(id) => records.keys.get(id).map(|record| &record.account),
+            };
+            if let Some(account) = account {
+                account.spent.lock().count_for_life(Sum {
+                    cost: whole.cost,
+                    tokens: whole.tokens,
+                });
             }
-            if let Some(key) = records.keys.get(&entry.key) {
-                remember(&key.account, &entry, now, wall);
+        }
+        for entry in past.periods.iter().chain(&past.recent) {
+            let used = Sum {
+                cost: entry.cost,
+                tokens: entry.tokens,
+            };
+            records.each_account(entry, |account| account.spent.lock().count_in_periods(used, entry.at));
+        }
+        for entry in &past.recent {
+            let ago = Duration::from_millis(u64::try_from(wall.0.saturating_sub(entry.at.0)).unwrap_or(0));
+            if ago < MEMORY {
+                records.each_account(entry, |account| charge(account, entry, ago, now));
             }
         }
     }
 }
 
-fn remember(account: &Account, entry: &Past, now: Moment, wall: UnixMs) {
-    let used = Sum {
-        cost: entry.cost,
-        tokens: entry.tokens,
-    };
-    account.spent.lock().count(used, entry.at);
-    let ago = Duration::from_millis(u64::try_from(wall.0.saturating_sub(entry.at.0)).unwrap_or(0));
-    if ago >= MEMORY {
-        return;
+impl super::Records {
+    /// The accounts that an entry belongs to, as far as they still exist.
+    fn each_account(&self, entry: &Use, mut each: impl FnMut(&Account)) {
+        if let Some(tenant) = self.tenants.get(&entry.tenant) {
+            each(&tenant.account);
+        }
+        if let Some(key) = self.keys.get(&entry.key) {
+            each(&key.account);
+        }
     }
+}
+
+fn charge(account: &Account, entry: &Use, ago: Duration, now: Moment) {
     for (bucket, amount) in [(&account.requests, entry.requests), (&account.tokens, entry.tokens)] {
         if let Some(bucket) = bucket {
             bucket.charge_past(amount, ago, now);

@@ -30,8 +30,6 @@ pub struct Reservation {
     record: Arc<KeyRecord>,
     key: Share,
     tenant: Share,
-    /// `None`: a settled request counts, a dropped one does not.
-    keeps_request: Option<bool>,
     wall: UnixMs,
 }
 
@@ -49,7 +47,6 @@ impl Reservation {
             record,
             key: Share::default(),
             tenant: Share::default(),
-            keeps_request: None,
             wall,
         }
     }
@@ -68,12 +65,6 @@ impl Reservation {
         self.tenant.hold(&self.record.tenant.account, input, estimate, self.wall)
     }
 
-    /// Overrides whether the request counts against requests per minute: without it, a settled one does (it was
-    /// dispatched) and a dropped one does not (it was refused later on).
-    pub const fn keep_request(&mut self, keep: bool) {
-        self.keeps_request = Some(keep);
-    }
-
     /// Adjusts everything to what was used: the rest goes back, what was used beyond it is charged as debt.
     pub fn settle(self, actual: Actual) {
         let now = self.limits.now();
@@ -82,7 +73,7 @@ impl Reservation {
 
     /// [`settle`](Self::settle) at a given time.
     pub fn settle_at(mut self, actual: Actual, now: Moment) {
-        self.finish(actual, now, self.keeps_request.unwrap_or(true));
+        self.finish(actual, now, true);
     }
 
     /// Empties both shares, in reverse order. A second call finds nothing to do but would count `actual` again, so only
@@ -99,9 +90,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let keeps_request = self.keeps_request.unwrap_or(false);
         // Nothing used is never a debt, so the time does not matter.
-        self.finish(Actual::default(), Moment::default(), keeps_request);
+        self.finish(Actual::default(), Moment::default(), false);
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::KeyRecord;
 use super::account::Bucket;
+use super::{KeyRecord, Limits};
+use crate::id::TenantId;
 use crate::quota::{Moment, Window};
 
 /// Whose limit it is.
@@ -51,6 +52,20 @@ pub struct RateView {
     pub requests: Option<Window>,
     /// Tokens per minute.
     pub tokens: Option<Window>,
+}
+
+impl Limits {
+    /// The tokens-per-minute limits of all tenants that have one. Looks at every tenant: an operator's question.
+    #[must_use]
+    pub fn token_windows(&self, now: Moment) -> Vec<(TenantId, Window)> {
+        let records = self.records.load();
+        let window = |record: &super::TenantRecord| record.account.tokens.as_ref().map(|bucket| bucket.window(now));
+        records
+            .tenants
+            .iter()
+            .filter_map(|(tenant, record)| Some((*tenant, window(record)?)))
+            .collect()
+    }
 }
 
 impl KeyRecord {

@@ -3,7 +3,10 @@
 //! Follows strings, escapes and nesting, so that a text which talks of `"usage"` is only text; checks nothing else, for
 //! what goes to the client is not judged here. Keys are compared as they are written: no server escapes letters.
 
+use std::sync::LazyLock;
+
 use memchr::memchr2;
+use memchr::memmem::FinderRev;
 
 /// The longest report that is kept, in bytes; the largest known (an image model's) has some 500.
 const REPORT_MAX: usize = 16 * 1024;
@@ -11,6 +14,42 @@ const REPORT_MAX: usize = 16 * 1024;
 const KEY_MAX: usize = 16;
 /// Bytes passed over at once while they hold no structure.
 const STRIDE: usize = 32;
+
+static LAST_USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+
+/// Finds the report of a body that is there as a whole, reading only from the last `"usage"` to the end. Returns whether that
+/// was enough: if not, nothing is known, and the body must be followed from its beginning.
+///
+/// It was, where that member stands at the top: when just the last brace is left to close. A quote without a backslash
+/// before it begins a string or ends one, and no string ends there, so what was found is no text.
+pub(super) fn at_the_end(body: &[u8], found: impl FnOnce(&[u8])) -> bool {
+    let Some(at) = LAST_USAGE.rfind(body) else { return false };
+    let (before, rest) = body.split_at(at);
+    let Some(rest) = rest.trim_ascii_end().strip_suffix(b"}") else {
+        return false;
+    };
+    if before.ends_with(b"\\") {
+        return false;
+    }
+    let mut scan = Scan {
+        depth: 1,
+        key_next: true,
+        ..Scan::new(b"")
+    };
+    let mut report = None;
+    scan.feed(rest, |place, raw| {
+        if place == Place::Usage {
+            report = Some(raw.to_vec());
+        }
+    });
+    match report {
+        Some(report) if scan.depth == 1 && scan.text == Text::Outside => {
+            found(&report);
+            true
+        }
+        _ => false,
+    }
+}
 
 /// Where a report was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +101,11 @@ impl Scan {
             keeping: None,
             kept: Vec::new(),
         }
+    }
+
+    /// Whether nothing was read.
+    pub(super) fn is_new(&self) -> bool {
+        self.depth == 0 && self.text == Text::Outside
     }
 
     /// Takes the next piece; calls `found` with each report that is complete.

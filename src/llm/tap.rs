@@ -16,7 +16,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::output::{self, after_colon};
-use super::scan::{Place, Scan};
+use super::scan::{self, Place, Scan};
 use super::usage::{Count, Meta, Report};
 use super::{Dialect, Route, Usage};
 use crate::sse::{self, Events, Verdict};
@@ -83,7 +83,10 @@ impl Tap {
             Form::Events(events) => events.feed(piece, end, &mut self.meter),
             Form::Json(scan) => {
                 let meter = &mut self.meter;
-                scan.feed(&piece, |place, report| meter.found(place, report));
+                let is_whole = end && scan.is_new();
+                if !(is_whole && scan::at_the_end(&piece, |report| meter.found(Place::Usage, report))) {
+                    scan.feed(&piece, |place, report| meter.found(place, report));
+                }
                 piece
             }
             Form::Unread => piece,

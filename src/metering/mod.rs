@@ -18,15 +18,18 @@
 //! # Inside
 //!
 //! `spool` appends records (`codec`) to numbered segments; `mover` reads them back and moves rows to the store in batches
-//! (every 50 ms or 256 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
-//! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start.
+//! (every 100 ms or 1 024 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
+//! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start. A row that
+//! the store refuses for good is set aside (`aside`), damage is passed over: neither holds up what comes after it.
 
+mod aside;
 mod codec;
 mod mover;
 mod recovery;
 mod sink;
 mod spool;
 mod ticket;
+mod trouble;
 
 use std::io;
 use std::path::PathBuf;
@@ -36,15 +39,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tracing::{error, info, warn};
 
 pub use crate::store::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
 pub use sink::Sink;
 pub use ticket::{Intent, Ticket};
 
 use crate::store::Clock;
+use aside::Aside;
 use codec::Record;
 use mover::{Mover, Progress};
 use spool::Spool;
+use trouble::Trouble;
 
 /// What to do with new requests when the spool cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,11 +73,17 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// What happens at the bound.
     pub when_full: WhenFull,
-    /// How many days raw rows stay. Roll-ups stay for ever.
+    /// How many days raw rows and sums per minute stay. Sums per hour and day stay for ever.
     pub retention_days: u32,
     /// Wall-clock time, for retention.
     pub clock: Clock,
+    /// Hears of each row once, when it is about to be moved to the store. Called on the moving thread: it may take a few
+    /// microseconds, and must not wait.
+    pub observer: Observer,
 }
+
+/// Hears of rows.
+pub type Observer = Arc<dyn Fn(&Row) + Send + Sync>;
 
 impl Settings {
     /// The defaults: 256 MiB in segments of 8 MiB, refuse when full, 90 days.
@@ -84,6 +96,7 @@ impl Settings {
             when_full: WhenFull::Reject,
             retention_days: 90,
             clock,
+            observer: Arc::new(|_| {}),
         }
     }
 }
@@ -109,7 +122,7 @@ pub enum OpenError {
 #[error("the ledger cannot be written")]
 pub struct Unavailable;
 
-/// What happened so far. All but `open`, `spool_bytes` and `waiting_rows` only grow.
+/// What happened so far. All but `open`, `spool_bytes`, `waiting_rows` and `set_aside` only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Requests begun and not settled.
@@ -124,6 +137,8 @@ pub struct Counters {
     pub write_errors: u64,
     /// Syncs of the spool that failed.
     pub sync_errors: u64,
+    /// Attempts to read the spool back, or to delete what is moved, that failed.
+    pub read_errors: u64,
     /// Batches that the store did not take, each tried again.
     pub store_errors: u64,
     /// Requests begun without an intent (`when_full: serve`).
@@ -134,6 +149,8 @@ pub struct Counters {
     pub refused: u64,
     /// Damaged stretches of segments that were skipped.
     pub damaged: u64,
+    /// Rows that the store refuses, kept in a file beside the spool.
+    pub set_aside: u64,
 }
 
 /// How many rows wait in memory while neither spool nor store can be written: some 25 MiB (few in tests, which fill it).
@@ -147,10 +164,12 @@ struct Shared {
     waiting: Mutex<Vec<Row>>,
     progress: Progress,
     open: AtomicU64,
-    unspooled: AtomicU64,
-    lost: AtomicU64,
-    refused: AtomicU64,
+    unspooled: Trouble,
+    lost: Trouble,
+    refused: Trouble,
     damaged: AtomicU64,
+    aside: Aside,
+    read_errors: Trouble,
 }
 
 /// The ledger's front. Dropping it moves what is spooled and ends the threads.
@@ -172,6 +191,18 @@ impl Meter {
             source,
         };
         let recovered = recovery::recover(&settings.spool_dir, &*sink)?;
+        if recovered.interrupted > 0 {
+            info!(
+                rows = recovered.interrupted,
+                "requests that an earlier process left unsettled are in the ledger as interrupted"
+            );
+        }
+        if recovered.damaged > 0 {
+            warn!(
+                stretches = recovered.damaged,
+                "the ledger's spool was damaged; what could not be read is skipped"
+            );
+        }
         let spool = Spool::open(
             &settings.spool_dir,
             recovered.next_segment,
@@ -185,10 +216,12 @@ impl Meter {
             waiting: Mutex::new(Vec::new()),
             progress: Progress::default(),
             open: AtomicU64::new(0),
-            unspooled: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            unspooled: Trouble::default(),
+            lost: Trouble::default(),
+            refused: Trouble::default(),
             damaged: AtomicU64::new(recovered.damaged),
+            aside: recovered.aside,
+            read_errors: Trouble::default(),
         });
         let mover = Mover::new(Arc::clone(&shared), sink, recovered.next_segment, settings);
         let mut threads = Vec::new();
@@ -211,11 +244,20 @@ impl Meter {
         if !spooled {
             match shared.when_full {
                 WhenFull::Reject => {
-                    shared.refused.fetch_add(1, Ordering::Relaxed);
+                    if let Some(left_out) = shared.refused.again() {
+                        error!(left_out, "the ledger's spool is full or cannot be written: requests are refused");
+                    }
                     return Err(Unavailable);
                 }
-                WhenFull::Serve => shared.unspooled.fetch_add(1, Ordering::Relaxed),
-            };
+                WhenFull::Serve => {
+                    if let Some(left_out) = shared.unspooled.again() {
+                        error!(
+                            left_out,
+                            "the ledger's spool is full or cannot be written: requests are served that a crash would lose"
+                        );
+                    }
+                }
+            }
         }
         Ok(Ticket::new(Arc::clone(shared), intent))
     }
@@ -242,13 +284,15 @@ impl Meter {
             spool_bytes: shared.spool.bytes(),
             waiting_rows: shared.waiting.lock().len() as u64,
             rows: of(&shared.progress.rows),
-            write_errors: of(&shared.spool.write_errors),
-            sync_errors: of(&shared.spool.sync_errors),
-            store_errors: of(&shared.progress.store_errors),
-            unspooled: of(&shared.unspooled),
-            lost: of(&shared.lost),
-            refused: of(&shared.refused),
+            write_errors: shared.spool.write_errors.count(),
+            sync_errors: shared.spool.sync_errors.count(),
+            read_errors: shared.read_errors.count(),
+            store_errors: shared.progress.store_errors.count(),
+            unspooled: shared.unspooled.count(),
+            lost: shared.lost.count().saturating_add(of(&shared.aside.lost)),
+            refused: shared.refused.count(),
             damaged: of(&shared.damaged),
+            set_aside: of(&shared.aside.rows),
         }
     }
 }
@@ -285,7 +329,10 @@ impl Shared {
             drop(waiting);
             self.progress.appended();
         } else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            drop(waiting);
+            if let Some(left_out) = self.lost.again() {
+                error!(left_out, "a row of the ledger is lost: neither the spool nor the memory has room");
+            }
         }
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::aside::{self, Aside, Delivery};
 use super::codec::{self, Found, Read};
 use super::ticket::{Delivered, Intent};
 use super::{OpenError, Row, Sink, spool};
 use crate::id::RequestId;
-use crate::store::ledger::Cursor;
+use crate::store::ledger::{Cursor, WriteError};
 
 /// Rows per transaction.
 const BATCH: usize = 1_024;
@@ -22,6 +22,10 @@ pub(super) struct Recovered {
     pub(super) next_segment: u64,
     /// Damaged stretches that were skipped.
     pub(super) damaged: u64,
+    /// What the store refuses.
+    pub(super) aside: Aside,
+    /// Requests that nobody had settled.
+    pub(super) interrupted: usize,
 }
 
 /// Moves every row of the segments to the sink, rows of requests that nobody settled included, and deletes the segments.
@@ -33,7 +37,17 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
     };
     spool::make_dir(dir).map_err(io_error)?;
     let segments = spool::segments(dir).map_err(io_error)?;
-    let moved = sink.cursor().map_err(OpenError::Store)?;
+    let unavailable = |error: WriteError| OpenError::Store(error.to_string());
+    let moved = sink.cursor().map_err(unavailable)?;
+    let aside = Aside::open(dir, sink, moved).map_err(io_error)?;
+    let mut stored = moved;
+    let mut store = |rows: &mut Vec<Row>, cursor: Cursor| match aside::deliver(sink, &aside, std::mem::take(rows), (stored, cursor)) {
+        Delivery::Done(_) => {
+            stored = cursor;
+            Ok(())
+        }
+        Delivery::Later(_, why) => Err(OpenError::Store(why)),
+    };
     let mut open: HashMap<RequestId, (Intent, Delivered)> = HashMap::new();
     let mut rows = Vec::new();
     let mut damaged = 0;
@@ -53,11 +67,11 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
                 rows.push(row);
             }
             if rows.len() == BATCH {
-                let batch = Arc::new(std::mem::take(&mut rows));
-                sink.append(batch, cursor).map_err(OpenError::Store)?;
+                store(&mut rows, cursor)?;
             }
         }
     }
+    let interrupted = open.len();
     // One that was settled before it was carried is here again; its row is there already and stays.
     rows.extend(
         open.into_values()
@@ -68,11 +82,16 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
         segment: next_segment,
         offset: 0,
     };
-    sink.append(Arc::new(rows), cursor).map_err(OpenError::Store)?;
+    store(&mut rows, cursor)?;
     for segment in segments {
         std::fs::remove_file(spool::path(dir, segment)).map_err(io_error)?;
     }
-    Ok(Recovered { next_segment, damaged })
+    Ok(Recovered {
+        next_segment,
+        damaged,
+        aside,
+        interrupted,
+    })
 }
 
 fn note(open: &mut HashMap<RequestId, (Intent, Delivered)>, record: Read) -> Option<Row> {

@@ -16,6 +16,9 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tracing::{error, warn};
+
+use super::trouble::Trouble;
 
 /// How long what was written may be unsynced.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
@@ -34,8 +37,8 @@ pub(super) struct Spool {
     active: Mutex<Active>,
     /// Of all segments.
     bytes: AtomicU64,
-    pub(super) write_errors: AtomicU64,
-    pub(super) sync_errors: AtomicU64,
+    pub(super) write_errors: Trouble,
+    pub(super) sync_errors: Trouble,
     /// Makes every write fail, as a full disk does. A switch of this spool, since named fail points are the process's.
     #[cfg(test)]
     pub(super) disk_full: AtomicBool,
@@ -97,8 +100,8 @@ impl Spool {
                 closed: false,
             }),
             bytes: AtomicU64::new(0),
-            write_errors: AtomicU64::new(0),
-            sync_errors: AtomicU64::new(0),
+            write_errors: Trouble::default(),
+            sync_errors: Trouble::default(),
             #[cfg(test)]
             disk_full: AtomicBool::new(false),
         })
@@ -119,15 +122,19 @@ impl Spool {
         let size = frame.len() as u64;
         let mut active = self.active.lock();
         let written = self.write(&mut active, frame);
-        match written {
+        match &written {
             Ok(()) => {
                 active.length += size;
                 active.dirty = true;
                 self.bytes.fetch_add(size, Ordering::Relaxed);
             }
-            Err(_) => {
-                self.write_errors.fetch_add(1, Ordering::Relaxed);
+            Err(error) => {
                 active.torn = active.file.set_len(active.length).is_err();
+                // A log line may wait for who reads it; the others must not.
+                drop(active);
+                if let Some(left_out) = self.write_errors.again() {
+                    warn!(%error, left_out, "the ledger's spool cannot be written");
+                }
             }
         }
         written
@@ -160,6 +167,12 @@ impl Spool {
         (active.segment, active.length)
     }
 
+    /// Lets the next record begin a new segment, if this one is the active one: what is in it is damaged.
+    pub(super) fn abandon(&self, segment: u64) {
+        let mut active = self.active.lock();
+        active.torn |= active.segment == segment;
+    }
+
     /// Deletes a segment that nobody needs.
     pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
         let path = path(&self.dir, segment);
@@ -183,8 +196,10 @@ impl Spool {
             files
         };
         for file in files {
-            if file.sync_data().is_err() {
-                self.sync_errors.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = file.sync_data()
+                && let Some(left_out) = self.sync_errors.again()
+            {
+                error!(%error, left_out, "the ledger's spool cannot be synced: a power failure now would lose rows");
             }
         }
     }

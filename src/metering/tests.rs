@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::id::{KeyId, RequestId, TenantId};
-use crate::store::ledger::Cursor;
+use crate::store::ledger::{Cursor, WriteError};
 use crate::units::{PicoUsd, UnixMs};
 
 /// Rows in memory, behind a switch that refuses them.
@@ -18,12 +18,19 @@ struct Memory {
     rows: Mutex<HashMap<RequestId, Row>>,
     cursor: Mutex<Cursor>,
     broken: AtomicBool,
+    /// The model whose rows it refuses for good.
+    refuses: Mutex<Option<&'static str>>,
 }
 
 impl Sink for Memory {
-    fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, String> {
+    fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, WriteError> {
         if self.broken.load(Ordering::SeqCst) {
-            return Err("broken".to_owned());
+            return Err(WriteError::Unavailable("broken".to_owned()));
+        }
+        if let Some(model) = *self.refuses.lock()
+            && rows.iter().any(|row| &*row.model == model)
+        {
+            return Err(WriteError::Refused(format!("no {model} here")));
         }
         let mut all = self.rows.lock();
         let before = all.len();
@@ -34,11 +41,11 @@ impl Sink for Memory {
         Ok(all.len() - before)
     }
 
-    fn cursor(&self) -> Result<Cursor, String> {
+    fn cursor(&self) -> Result<Cursor, WriteError> {
         Ok(*self.cursor.lock())
     }
 
-    fn prune(&self, _before: UnixMs) -> Result<bool, String> {
+    fn prune(&self, _before: UnixMs) -> Result<bool, WriteError> {
         Ok(false)
     }
 }

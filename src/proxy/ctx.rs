@@ -81,6 +81,8 @@ pub(super) struct Answer {
     pub(super) attempt_at: Option<Instant>,
     /// The endpoints tried.
     pub(super) tried: Vec<EndpointId>,
+    /// What ended the first attempt, where there was another after it.
+    pub(super) first_fault: Option<Fault>,
     /// The upstream's status.
     pub(super) status: Option<u16>,
     /// When the head came.

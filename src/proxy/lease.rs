@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::admission::Permit;
 use crate::limits::{Actual, Reservation};
 use crate::pricing::{self, Prices, Used};
+use crate::scheduler::Standing;
 use crate::upstreams::Chosen;
 
 /// What a request has taken. Nothing on the request's path is taken outside it.
@@ -70,6 +71,11 @@ impl Lease {
     pub(super) fn grant(&mut self, permit: Permit) {
         self.waited = permit.waited();
         self.permit = Some(permit);
+    }
+
+    /// Where its tenant stands with the slot it has; without one there is nothing to stand on.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.permit.as_ref().map(Permit::standing)
     }
 
     /// The queue refused it after a while.

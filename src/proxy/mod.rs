@@ -12,15 +12,18 @@ mod clockwork;
 mod coding;
 mod ctx;
 mod destination;
+pub mod door;
 mod lease;
 mod listeners;
 mod mcp;
 mod phase;
 mod placement;
 mod rates;
+mod refusals;
 mod replay;
 mod rescue;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,14 +38,16 @@ pub use active::Active;
 pub use budget::Budget;
 pub use ctx::RequestCtx;
 pub use mcp::McpDoor;
+pub use refusals::Refusals;
 use rescue::Fault;
 
 use crate::admission::Admission;
 use crate::answers::Answers;
 use crate::catalog::Live;
 use crate::credential::KeyHasher;
-use crate::limits::Limits;
+use crate::limits::{Failures, Limits};
 use crate::metering::Meter;
+use crate::telemetry::RequestLog;
 use crate::units::UnixMs;
 use crate::upstreams::Upstreams;
 
@@ -77,12 +82,18 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// What tenants and keys may spend.
     pub limits: Arc<Limits>,
+    /// Who presented wrong credentials of late.
+    pub failures: Arc<Failures>,
     /// Answers that are kept, or shared as they come.
     pub answers: Arc<Answers>,
     /// Inference servers.
     pub upstreams: Arc<Upstreams>,
     /// Requests that run.
     pub active: Arc<Active>,
+    /// What was refused without a ledger row.
+    pub refusals: Arc<Refusals>,
+    /// Lines of requests without a ledger row.
+    pub request_log: RequestLog,
     /// Bytes of bodies in memory.
     pub budget: Arc<Budget>,
     /// The ledger.
@@ -103,6 +114,13 @@ impl ProxyHttp for Gateway {
 
     /// None: the compression module would only be asked whether it is off.
     fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
+
+    /// Comes with every request on a connection of ours, the first too: its head is whole.
+    fn on_connection_reuse(&self, _session: &mut Session, _ctx: &mut RequestCtx, carried: Box<dyn Any + Send + Sync>) {
+        if let Ok(arrival) = carried.downcast::<door::Arrival>() {
+            arrival.head_is_whole();
+        }
+    }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
         phase::early_request_filter::run(self, session, ctx).map_err(|fault| refuse(ctx, fault))
@@ -164,7 +182,7 @@ impl ProxyHttp for Gateway {
         phase::logging::run(self, session, ctx);
     }
 
-    /// The request's own line (at `debug`) and its ledger row say how it ended; Pingora's would repeat it with the client's address.
+    /// The request's own line and its ledger row say how it ended; Pingora's would repeat it with the client's address.
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
         true
     }

@@ -3,23 +3,30 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
 use crate::limits::RateView;
 
+const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
+
 /// Writes limit, what remains and the time until all of it is back, for each limit there is.
 pub(super) fn write(head: &mut ResponseHeader, view: &RateView) -> Result<()> {
     if let Some(window) = &view.requests {
-        head.insert_header("x-ratelimit-limit-requests", HeaderValue::from(window.limit))?;
-        head.insert_header("x-ratelimit-remaining-requests", HeaderValue::from(window.remaining))?;
-        head.insert_header("x-ratelimit-reset-requests", in_words(window.reset))?;
+        head.insert_header(LIMIT_REQUESTS, HeaderValue::from(window.limit))?;
+        head.insert_header(REMAINING_REQUESTS, HeaderValue::from(window.remaining))?;
+        head.insert_header(RESET_REQUESTS, in_words(window.reset))?;
     }
     if let Some(window) = &view.tokens {
-        head.insert_header("x-ratelimit-limit-tokens", HeaderValue::from(window.limit))?;
-        head.insert_header("x-ratelimit-remaining-tokens", HeaderValue::from(window.remaining))?;
-        head.insert_header("x-ratelimit-reset-tokens", in_words(window.reset))?;
+        head.insert_header(LIMIT_TOKENS, HeaderValue::from(window.limit))?;
+        head.insert_header(REMAINING_TOKENS, HeaderValue::from(window.remaining))?;
+        head.insert_header(RESET_TOKENS, in_words(window.reset))?;
     }
     Ok(())
 }

@@ -25,6 +25,11 @@ pub(super) enum Fault {
     MethodNotAllowed(&'static str),
     /// No key, or one nobody has.
     InvalidKey,
+    /// No key, or a wrong one, and too many of the kind from the client's address.
+    TooManyFailures {
+        /// When it may try again.
+        retry_after: Duration,
+    },
     /// Two credentials that differ.
     ConflictingCredentials,
     /// The key is switched off.
@@ -124,7 +129,11 @@ impl Fault {
             Self::BodyTooLarge(_) => 413,
             Self::Body(fault) if fault.is_unsupported_media_type() => 415,
             Self::Body(_) => 400,
-            Self::RateLimited { .. } | Self::ExceedsQuota | Self::BudgetUsedUp { .. } | Self::TooManyStreams => 429,
+            Self::TooManyFailures { .. }
+            | Self::RateLimited { .. }
+            | Self::ExceedsQuota
+            | Self::BudgetUsedUp { .. }
+            | Self::TooManyStreams => 429,
             Self::HeadTooLarge => 431,
             Self::ClientGone => 499,
             Self::Internal => 500,
@@ -147,6 +156,7 @@ impl Fault {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::InvalidKey => "invalid_api_key",
+            Self::TooManyFailures { .. } => "too_many_failures",
             Self::ConflictingCredentials => "conflicting_credentials",
             Self::KeyDisabled => "key_disabled",
             Self::KeyExpired => "key_expired",
@@ -192,6 +202,7 @@ impl Fault {
             | Self::NotFound
             | Self::MethodNotAllowed(_)
             | Self::InvalidKey
+            | Self::TooManyFailures { .. }
             | Self::ConflictingCredentials
             | Self::KeyDisabled
             | Self::KeyExpired
@@ -233,7 +244,7 @@ impl Fault {
             | Self::UpstreamUnreachable
             | Self::UpstreamError(_)
             | Self::UpstreamInterrupted => "service_unavailable_error",
-            Self::RateLimited { .. } | Self::ExceedsQuota | Self::TooManyStreams => "rate_limit_error",
+            Self::TooManyFailures { .. } | Self::RateLimited { .. } | Self::ExceedsQuota | Self::TooManyStreams => "rate_limit_error",
             Self::BudgetUsedUp { .. } => "insufficient_quota",
             Self::UpstreamTimeout => "timeout_error",
             Self::Internal => "server_error",
@@ -261,6 +272,7 @@ impl Fault {
             Self::NotFound => "There is no such route.".to_owned(),
             Self::MethodNotAllowed(allow) => format!("This route takes {allow} only."),
             Self::InvalidKey => "Incorrect or missing API key. Send it as \"Authorization: Bearer sk_...\".".to_owned(),
+            Self::TooManyFailures { .. } => "Too many failed authentications from this address; try again later.".to_owned(),
             Self::ConflictingCredentials => "The request carries two different credentials; send one.".to_owned(),
             Self::KeyDisabled => "This API key is disabled.".to_owned(),
             Self::KeyExpired => "This API key has expired.".to_owned(),
@@ -299,9 +311,10 @@ impl Fault {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::QueueFull { retry_after } | Self::QueueTimeout { retry_after } => {
-                Some(*retry_after)
-            }
+            Self::TooManyFailures { retry_after }
+            | Self::RateLimited { retry_after, .. }
+            | Self::QueueFull { retry_after }
+            | Self::QueueTimeout { retry_after } => Some(*retry_after),
             Self::BudgetUsedUp { reset_after } => *reset_after,
             Self::ShuttingDown | Self::BuffersFull | Self::LedgerUnavailable | Self::TooManyStreams => Some(Duration::from_secs(1)),
             _ => None,

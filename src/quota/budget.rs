@@ -3,6 +3,9 @@
 //! A request belongs to the period in which it began, as its ledger row does. All three periods are counted for
 //! everybody at all times, so a budget that is set or changed in the middle of a month knows what was spent before it.
 //! What is held by running requests is counted apart and belongs to no period.
+//!
+//! The last few days and months are kept, not only the present ones: a wall clock that jumps ahead and back again finds
+//! the period it returns to as it was left.
 
 use std::time::Duration;
 
@@ -74,12 +77,20 @@ pub struct Held(Sum);
 /// The counters of one tenant or key; at first, nothing was ever spent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Spent {
-    day: Counter,
-    month: Counter,
+    days: Counters,
+    months: Counters,
     lifetime: Sum,
     held: Sum,
 }
 
+/// How many days, and how many months, are kept.
+const KEPT: usize = 4;
+
+/// The counters of a few periods of one length, the one that was asked for last in front.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Counters([Counter; KEPT]);
+
+/// What was spent in one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Counter {
     starts: UnixMs,
@@ -94,20 +105,22 @@ impl Spent {
     /// # Errors
     /// [`Exhausted`].
     pub fn check(&mut self, cap: &Cap, input_tokens: u64, estimate: Sum, wall: UnixMs) -> Result<Held, Exhausted> {
-        self.roll(wall);
-        let spent = self.of(cap.period);
+        let (spent, ends) = self.of(cap.period, wall);
+        let exhausted = Exhausted {
+            reset_after: ends.map(|ends| Duration::from_millis(u64::try_from(ends.0.saturating_sub(wall.0)).unwrap_or(0))),
+        };
         let mut held = estimate;
         if let Some(limit) = cap.tokens {
             let left = limit.saturating_sub(spent.tokens.saturating_add(self.held.tokens));
             if left < input_tokens.max(1) {
-                return Err(self.exhausted(cap.period, wall));
+                return Err(exhausted);
             }
             held.tokens = held.tokens.min(left);
         }
         if let Some(PicoUsd(limit)) = cap.cost {
             let left = limit.saturating_sub(spent.cost.0.saturating_add(self.held.cost.0));
             if left == 0 && estimate.cost.0 > 0 {
-                return Err(self.exhausted(cap.period, wall));
+                return Err(exhausted);
             }
             held.cost = PicoUsd(held.cost.0.min(left));
         }
@@ -129,22 +142,27 @@ impl Spent {
         self.held.take_off(held.0);
     }
 
-    /// Counts what a request that began at `began` used. A period that is over takes no more.
+    /// Counts what a request that began at `began` used.
     pub fn count(&mut self, used: Sum, began: UnixMs) {
-        self.roll(began);
-        for counter in [&mut self.day, &mut self.month] {
-            if began >= counter.starts {
-                counter.sum.add(used);
-            }
-        }
+        self.count_in_periods(used, began);
+        self.count_for_life(used);
+    }
+
+    /// Counts what was used around `began` in its day and month only.
+    pub fn count_in_periods(&mut self, used: Sum, began: UnixMs) {
+        self.days.at(Period::Day, began).sum.add(used);
+        self.months.at(Period::Month, began).sum.add(used);
+    }
+
+    /// Counts what was used at some time, in no day and no month.
+    pub fn count_for_life(&mut self, used: Sum) {
         self.lifetime.add(used);
     }
 
     /// What was spent in a period up to `wall`, without what is held.
     #[must_use]
     pub fn spent(&mut self, period: Period, wall: UnixMs) -> Sum {
-        self.roll(wall);
-        self.of(period)
+        self.of(period, wall).0
     }
 
     /// What running requests hold.
@@ -153,44 +171,51 @@ impl Spent {
         self.held
     }
 
-    const fn of(&self, period: Period) -> Sum {
-        match period {
-            Period::Day => self.day.sum,
-            Period::Month => self.month.sum,
-            Period::Lifetime => self.lifetime,
-        }
-    }
-
-    /// Starts the periods anew that have ended. A wall clock that is set back starts nothing.
-    fn roll(&mut self, wall: UnixMs) {
-        if wall >= self.day.ends {
-            self.day = Counter::new(Period::Day, wall);
-        }
-        if wall >= self.month.ends {
-            self.month = Counter::new(Period::Month, wall);
-        }
-    }
-
-    fn exhausted(&self, period: Period, wall: UnixMs) -> Exhausted {
-        let ends = match period {
-            Period::Day => Some(self.day.ends),
-            Period::Month => Some(self.month.ends),
-            Period::Lifetime => None,
+    /// What was spent in the period of `wall`, and when that ends.
+    fn of(&mut self, period: Period, wall: UnixMs) -> (Sum, Option<UnixMs>) {
+        let counter = match period {
+            Period::Day => self.days.at(period, wall),
+            Period::Month => self.months.at(period, wall),
+            Period::Lifetime => return (self.lifetime, None),
         };
-        Exhausted {
-            reset_after: ends.map(|ends| Duration::from_millis(u64::try_from(ends.0.saturating_sub(wall.0)).unwrap_or(0))),
-        }
+        (counter.sum, Some(counter.ends))
     }
 }
 
-/// A period that is over: the first request starts one.
+impl Counters {
+    /// The counter of the period that `wall` lies in. One that is not kept starts at nothing, in the place of the one that
+    /// is farthest from it in time: where the clock only goes on, of the oldest.
+    fn at(&mut self, period: Period, wall: UnixMs) -> &mut Counter {
+        let kept = self.0.iter().position(|counter| counter.starts <= wall && wall < counter.ends);
+        let place = kept.unwrap_or_else(|| {
+            let far = |counter: &Counter| counter.starts.0.abs_diff(wall.0);
+            let (place, _) = self
+                .0
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, counter)| far(counter))
+                .unwrap_or((0, &UNUSED));
+            self.0[place] = Counter::new(period, wall);
+            place
+        });
+        self.0[..=place].rotate_right(1);
+        &mut self.0[0]
+    }
+}
+
+/// A period that contains no time.
+const UNUSED: Counter = Counter {
+    starts: UnixMs(i64::MIN),
+    ends: UnixMs(i64::MIN),
+    sum: Sum {
+        cost: PicoUsd(0),
+        tokens: 0,
+    },
+};
+
 impl Default for Counter {
     fn default() -> Self {
-        Self {
-            starts: UnixMs(i64::MIN),
-            ends: UnixMs(i64::MIN),
-            sum: Sum::default(),
-        }
+        UNUSED
     }
 }
 

@@ -157,7 +157,7 @@ fn a_free_request_passes_a_money_budget_that_is_used_up() {
 }
 
 #[test]
-fn a_request_belongs_to_the_day_it_began_in_and_a_clock_set_back_moves_no_window() {
+fn a_request_belongs_to_the_day_it_began_in() {
     let evening = at("2026-11-24T23:59:00Z");
     let morning = at("2026-11-25T00:01:00Z");
     let mut spent = Spent::default();
@@ -167,12 +167,40 @@ fn a_request_belongs_to_the_day_it_began_in_and_a_clock_set_back_moves_no_window
     spent.count(tokens(80), evening);
     assert_eq!(spent.spent(Period::Day, morning), tokens(0), "that day is over");
     assert_eq!(spent.spent(Period::Month, morning), tokens(80));
-    spent.count(tokens(7), morning);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_and_back_finds_each_period_as_it_was() {
+    let noon = at("2026-11-24T12:00:00Z");
+    let mut spent = Spent::default();
+    spent.count(tokens(100), noon);
+    assert!(spent.hold(&daily(100), 1, tokens(1), noon).is_err());
+    for ahead in [
+        "2026-11-24T22:00:00Z",
+        "2026-11-25T12:00:00Z",
+        "2027-03-01T00:00:00Z",
+        "2026-11-23T12:00:00Z",
+    ] {
+        let ahead = at(ahead);
+        spent.count(tokens(7), ahead);
+        assert!(
+            spent.hold(&daily(100), 1, tokens(1), noon).is_err(),
+            "back at noon, used up it stays"
+        );
+        let used = spent.spent(Period::Day, noon);
+        spent.count(tokens(1), noon);
+        assert_eq!(
+            spent.spent(Period::Day, noon).tokens,
+            used.tokens + 1,
+            "what is used now is counted"
+        );
+    }
     assert_eq!(
-        spent.spent(Period::Day, evening),
+        spent.spent(Period::Day, at("2026-11-25T00:00:00Z")),
         tokens(7),
-        "set back, the clock starts nothing anew"
+        "what was used ahead of its time counts in its time"
     );
+    assert_eq!(spent.spent(Period::Month, noon).tokens, 100 + 4 + 7 + 7 + 7, "in November");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use super::arena::{Ix, LaneIx, PoolIx, TenantIx, TicketIx};
 use super::cost::{Cost, Learned};
 use super::request::Leave;
+use super::standing::Rank;
 use super::ticket::{State, Ticket};
 use super::tree::Tenant;
 use super::{Grant, Scheduler, Settings};
@@ -42,14 +43,20 @@ impl Scheduler {
         ticket.charged = estimate;
         ticket.covered = output;
 
+        node.join(group, tenant);
         node.in_flight += 1;
         group.in_flight += 1;
         tenant.in_flight += 1;
         model.in_flight += 1;
+        let mut rank = Rank {
+            on_node: tenant.in_flight,
+            on_model: 0,
+        };
         let (payer, key, pool) = (ticket.tenant, ticket.key, model.pool);
         let tenant_is_full = !tenant.is_open();
         let reached = self.pools[pool].take();
         if pool != self.shared {
+            rank.on_model = tenant.take_of(ticket.model);
             self.start_on_model_clock(payer, pool, estimate);
             if reached {
                 self.room.set(pool, false);
@@ -70,6 +77,7 @@ impl Scheduler {
             ticket: self.tickets.handle(ix),
             waited,
             charge_at: output.saturating_add(u64::from(self.settings.progress_step)),
+            rank,
         }
     }
 
@@ -99,6 +107,7 @@ impl Scheduler {
         group.in_flight -= 1;
         tenant.in_flight -= 1;
         model.in_flight -= 1;
+        self.node.part(group, tenant);
         tenant.active_tick = self.tick;
         group.active_tick = self.tick;
         let tenant_has_room = tenant_was_full && tenant.is_open();
@@ -107,6 +116,7 @@ impl Scheduler {
         let had_room = self.pools[pool].give_back();
         if pool != self.shared {
             self.correct_on_model_clock(payer, pool, correction);
+            self.tenants[payer].give_back_of(model);
             if !had_room {
                 self.room.set(pool, self.pools[pool].has_room());
             }

@@ -58,6 +58,7 @@ mod retire;
 mod roster;
 mod settings;
 mod snapshot;
+mod standing;
 mod tag;
 mod ticket;
 mod tree;
@@ -72,6 +73,7 @@ pub use request::{Entered, Event, Grant, Leave, Refused, Request};
 pub use roster::TenantTerms;
 pub use settings::Settings;
 pub use snapshot::{GroupView, ModelView, Snapshot, TenantView};
+pub use standing::Standing;
 
 use arena::{Arena, BranchIx, Ix, LaneIx, PoolIx, QueueIx};
 use heap::Stamps;
@@ -132,6 +134,7 @@ impl Scheduler {
                 in_flight: 0,
                 queued: 0,
                 queued_bytes: 0,
+                active_weight: 0,
             },
             groups: Arena::default(),
             tenants: Arena::default(),

@@ -58,13 +58,15 @@ impl Scheduler {
             ..
         } = self.settings;
         let tenant = &self.tenants[tenant];
+        let group = &self.groups[tenant.group];
         let free = max_queued.saturating_sub(self.node.queued);
         let free_bytes = max_queued_bytes.saturating_sub(self.node.queued_bytes);
         tenant.queued < tenant.max_queued
             && tenant.queued < free.saturating_mul(tenant_queue_alpha)
-            && self.groups[tenant.group].queued < free.saturating_mul(group_queue_alpha)
+            && group.queued < free.saturating_mul(group_queue_alpha)
             && body_bytes <= free_bytes
             && tenant.queued_bytes < free_bytes.saturating_mul(u64::from(tenant_queue_alpha))
+            && group.queued_bytes < free_bytes.saturating_mul(u64::from(group_queue_alpha))
     }
 
     pub(super) fn drains_in(&self, tenant: TenantIx) -> Duration {
@@ -90,9 +92,12 @@ impl Scheduler {
         if tenant.queued == 0 {
             tenant.backlog.begin(self.now, tenant.served);
         }
+        let group = &mut self.groups[tenant.group];
+        self.node.join(group, tenant);
         tenant.queued += 1;
         tenant.queued_bytes += body_bytes;
-        self.groups[tenant.group].queued += 1;
+        group.queued += 1;
+        group.queued_bytes += body_bytes;
     }
 
     pub(super) fn discount_queued(&mut self, ix: TicketIx) {
@@ -115,6 +120,8 @@ impl Scheduler {
         tenant.active_tick = self.tick;
         let group = &mut self.groups[tenant.group];
         group.queued -= 1;
+        group.queued_bytes -= body_bytes;
         group.active_tick = self.tick;
+        self.node.part(group, tenant);
     }
 }

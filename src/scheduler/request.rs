@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::arena::{Handle, KeyIx, ModelIx, TenantIx, TicketIx};
+use super::standing::Rank;
 
 /// A request that wants a slot.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,7 @@ pub struct Grant {
     pub waited: Duration,
     /// From this output token on, `progress` charges; telling it earlier does nothing.
     pub charge_at: u64,
+    pub(super) rank: Rank,
 }
 
 /// Why a request could not enter.

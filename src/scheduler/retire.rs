@@ -32,6 +32,7 @@ impl Scheduler {
         self.groups[group].tenants -= 1;
         self.recent.retain(|recent| *recent != ix);
         self.tenants[ix].learned = Vec::new();
+        self.tenants[ix].of_capped = Vec::new();
         self.tenants.remove(ix);
         self.doomed -= 1;
         self.retire_group(group);

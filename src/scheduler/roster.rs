@@ -42,6 +42,8 @@ impl Scheduler {
             ready: 0,
             in_flight: 0,
             queued: 0,
+            queued_bytes: 0,
+            active_weight: 0,
             branches: Vec::new(),
             served: Cost::ZERO,
             active_tick: self.tick,
@@ -58,6 +60,9 @@ impl Scheduler {
         let group = &mut self.groups[ix];
         if group.tag.weight() == weight.get() {
             return;
+        }
+        if group.is_active() {
+            self.node.active_weight = self.node.active_weight - u64::from(group.tag.weight()) + u64::from(weight.get());
         }
         let by_node = group.tag.rescale(self.node.clock.v, weight.get());
         let key = group.tag.start;
@@ -100,6 +105,7 @@ impl Scheduler {
             listed: false,
             doomed: false,
             backlog: Backlog::default(),
+            of_capped: Vec::new(),
             learned: Vec::new(),
             id,
         });
@@ -253,8 +259,12 @@ impl Scheduler {
         if tenant.tag.weight() == weight {
             return;
         }
+        let group = &mut self.groups[tenant.group];
+        if tenant.is_active() {
+            group.active_weight = group.active_weight - u64::from(tenant.tag.weight()) + u64::from(weight);
+        }
         tenant.burst = Tag::distance(self.settings.idle_burst, weight);
-        let by_node = tenant.tag.rescale(self.groups[tenant.group].clock.v, weight);
+        let by_node = tenant.tag.rescale(group.clock.v, weight);
         let key = tenant.tag.start;
         for lane in self.lanes_of(ix) {
             let branch = self.lanes[lane].branch;
@@ -316,16 +326,38 @@ impl Scheduler {
             self.hide(lane, self.lanes[lane].ready);
         }
         let from = self.tenants[ix].group;
-        let Tenant { in_flight, queued, .. } = self.tenants[ix];
+        let Tenant {
+            in_flight,
+            queued,
+            queued_bytes,
+            ..
+        } = self.tenants[ix];
+        let weight = self.tenants[ix].tag.weight();
+        let joining = if self.tenants[ix].is_active() { u64::from(weight) } else { 0 };
         for (group, sign) in [(from, false), (to, true)] {
             let group = &mut self.groups[group];
             let change = |count: u32, by: u32| if sign { count + by } else { count - by };
+            let was_active = group.is_active();
             group.in_flight = change(group.in_flight, in_flight);
             group.queued = change(group.queued, queued);
+            group.queued_bytes = if sign {
+                group.queued_bytes + queued_bytes
+            } else {
+                group.queued_bytes - queued_bytes
+            };
             group.tenants = change(group.tenants, 1);
             group.active_tick = self.tick;
+            if sign {
+                group.active_weight += joining;
+            } else {
+                group.active_weight -= joining;
+            }
+            match (was_active, group.is_active()) {
+                (false, true) => self.node.active_weight += u64::from(group.tag.weight()),
+                (true, false) => self.node.active_weight -= u64::from(group.tag.weight()),
+                (true, true) | (false, false) => {}
+            }
         }
-        let weight = self.tenants[ix].tag.weight();
         self.tenants[ix].group = to;
         self.tenants[ix].tag = Tag::new(self.groups[to].clock.v, weight);
         for &lane in &lanes {
@@ -365,8 +397,27 @@ impl Scheduler {
         for pool in [from, to] {
             self.room.set(pool, self.pools[pool].has_room());
         }
+        self.move_running(ix, to);
         for &waiter in &waiters {
             self.link(waiter);
+        }
+    }
+
+    /// Who runs a model is counted while the model has a cap.
+    fn move_running(&mut self, model: ModelIx, to: PoolIx) {
+        for ix in self.tenants.indices() {
+            self.tenants[ix].of_capped.retain(|(other, _)| *other != model);
+        }
+        if to == self.shared {
+            return;
+        }
+        let running = self
+            .tickets
+            .iter()
+            .filter(|(_, ticket)| ticket.state == State::Running && ticket.model == model);
+        let payers: Vec<TenantIx> = running.map(|(_, ticket)| ticket.tenant).collect();
+        for payer in payers {
+            self.tenants[payer].take_of(model);
         }
     }
 

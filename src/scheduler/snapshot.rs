@@ -1,11 +1,10 @@
 //! What the management API shows of the scheduler: groups, tenants, models, and how fair the last minute was.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Scheduler;
-use super::arena::{GroupIx, Ix, TenantIx};
+use super::arena::{Ix, TenantIx};
 use super::moment::TICK;
 use super::tree::{Group, Lane, Tenant};
 use crate::id::{ModelId, TenantId};
@@ -28,7 +27,7 @@ pub struct Snapshot {
     pub groups: Vec<GroupView>,
     /// Tenants that are active or were within the last minute.
     pub tenants: Vec<TenantView>,
-    /// Models with a request in flight or queued.
+    /// Models with a request in flight or queued, or with a cap.
     pub models: Vec<ModelView>,
     /// Jain's index, from 1/n to 1, over what backlogged tenants got of what they were entitled to during the last 60 s (or
     /// since their backlog began). `None` when fewer than two tenants are backlogged.
@@ -94,35 +93,35 @@ pub struct ModelView {
     pub in_flight: u32,
     /// Requests waiting.
     pub queued: u32,
-}
-
-/// Weights of active siblings, summed.
-struct Siblings {
-    groups: u64,
-    tenants: HashMap<GroupIx, u64>,
+    /// How many may be upstream at once, as configured or learned.
+    pub cap: Option<u32>,
 }
 
 impl Scheduler {
     /// The state now. Looks at every group, model, and recently active tenant: an operator's question, not a request's.
     pub fn snapshot(&mut self) -> Snapshot {
         self.forget_idle_tenants();
-        let siblings = self.active_siblings();
         let mut groups: Vec<GroupView> = self
             .groups
             .iter()
-            .filter(|(_, group)| is_active(group.in_flight, group.queued) || self.is_recent(group.active_tick))
-            .map(|(_, group)| self.view_group(group, &siblings))
+            .filter(|(_, group)| group.is_active() || self.is_recent(group.active_tick))
+            .map(|(_, group)| self.view_group(group))
             .collect();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut tenants: Vec<TenantView> = self.recent.iter().map(|ix| self.view_tenant(*ix, &siblings)).collect();
+        let mut tenants: Vec<TenantView> = self.recent.iter().map(|ix| self.view_tenant(*ix)).collect();
         tenants.sort_by_key(|view| view.tenant);
         let mut models: Vec<ModelView> = self
             .models
             .iter()
-            .filter(|(_, model)| is_active(model.in_flight, model.queued))
             .filter_map(|(_, model)| {
-                let (in_flight, queued) = (model.in_flight, model.queued);
-                model.id.map(|model| ModelView { model, in_flight, queued })
+                let cap = (model.pool != self.shared).then(|| self.pools[model.pool].cap);
+                let view = ModelView {
+                    model: model.id?,
+                    in_flight: model.in_flight,
+                    queued: model.queued,
+                    cap,
+                };
+                (view.in_flight + view.queued > 0 || cap.is_some()).then_some(view)
             })
             .collect();
         models.sort_by_key(|view| view.model);
@@ -133,7 +132,7 @@ impl Scheduler {
             groups,
             tenants,
             models,
-            fairness_index: self.fairness_index(&siblings),
+            fairness_index: self.fairness_index(),
         }
     }
 
@@ -144,37 +143,16 @@ impl Scheduler {
     fn forget_idle_tenants(&mut self) {
         let mut recent = std::mem::take(&mut self.recent);
         recent.retain(|&ix| {
-            let Tenant {
-                in_flight,
-                queued,
-                active_tick,
-                ..
-            } = self.tenants[ix];
-            let shown = is_active(in_flight, queued) || self.is_recent(active_tick);
+            let tenant = &self.tenants[ix];
+            let shown = tenant.is_active() || self.is_recent(tenant.active_tick);
             self.tenants[ix].listed = shown;
             shown
         });
         self.recent = recent;
     }
 
-    fn active_siblings(&self) -> Siblings {
-        let mut siblings = Siblings {
-            groups: 0,
-            tenants: HashMap::new(),
-        };
-        for (_, group) in self.groups.iter().filter(|(_, group)| is_active(group.in_flight, group.queued)) {
-            siblings.groups += u64::from(group.tag.weight());
-        }
-        for tenant in self.recent.iter().map(|ix| &self.tenants[*ix]) {
-            if is_active(tenant.in_flight, tenant.queued) {
-                *siblings.tenants.entry(tenant.group).or_default() += u64::from(tenant.tag.weight());
-            }
-        }
-        siblings
-    }
-
-    fn view_group(&self, group: &Group, siblings: &Siblings) -> GroupView {
-        let weight_share = group_share(group, siblings);
+    fn view_group(&self, group: &Group) -> GroupView {
+        let weight_share = self.group_share(group);
         let expected_slots = weight_share * f64::from(self.node.max);
         let served_tokens = group.served.to_units();
         GroupView {
@@ -190,11 +168,11 @@ impl Scheduler {
         }
     }
 
-    fn view_tenant(&self, ix: TenantIx, siblings: &Siblings) -> TenantView {
+    fn view_tenant(&self, ix: TenantIx) -> TenantView {
         let tenant = &self.tenants[ix];
         let group = &self.groups[tenant.group];
-        let weight_share = tenant_share(tenant, siblings);
-        let expected_slots = weight_share * group_share(group, siblings) * f64::from(self.node.max);
+        let weight_share = self.tenant_share(tenant);
+        let expected_slots = weight_share * self.group_share(group) * f64::from(self.node.max);
         let served_tokens = tenant.served.to_units();
         TenantView {
             tenant: tenant.id,
@@ -238,7 +216,7 @@ impl Scheduler {
 
     /// Jain's index (Jain, Chiu & Hawe 1984) over the backlogged tenants' rates of service, each divided by what the tenant
     /// is entitled to: the product of its shares down the tree, so that tenants of different groups compare.
-    fn fairness_index(&self, siblings: &Siblings) -> Option<f64> {
+    fn fairness_index(&self) -> Option<f64> {
         let (mut count, mut sum, mut squares) = (0_u32, 0.0, 0.0);
         for tenant in self.recent.iter().map(|ix| &self.tenants[*ix]) {
             let mark = tenant.backlog.earlier;
@@ -247,7 +225,7 @@ impl Scheduler {
                 continue;
             }
             let served = approximate(tenant.served.saturating_sub(mark.served).to_units());
-            let entitled = tenant_share(tenant, siblings) * group_share(&self.groups[tenant.group], siblings);
+            let entitled = self.tenant_share(tenant) * self.group_share(&self.groups[tenant.group]);
             let rate = served / length.as_secs_f64() / entitled;
             count += 1;
             sum += rate;
@@ -260,25 +238,23 @@ impl Scheduler {
             n => Some(sum * sum / (f64::from(n) * squares)),
         }
     }
-}
 
-const fn is_active(in_flight: u32, queued: u32) -> bool {
-    in_flight > 0 || queued > 0
-}
-
-fn group_share(group: &Group, siblings: &Siblings) -> f64 {
-    if is_active(group.in_flight, group.queued) {
-        f64::from(group.tag.weight()) / approximate(siblings.groups)
-    } else {
-        0.0
+    /// A group's part among active groups; 0 while it is not active.
+    fn group_share(&self, group: &Group) -> f64 {
+        if group.is_active() {
+            f64::from(group.tag.weight()) / approximate(self.node.active_weight)
+        } else {
+            0.0
+        }
     }
-}
 
-fn tenant_share(tenant: &Tenant, siblings: &Siblings) -> f64 {
-    if is_active(tenant.in_flight, tenant.queued) {
-        f64::from(tenant.tag.weight()) / approximate(siblings.tenants.get(&tenant.group).copied().unwrap_or(1))
-    } else {
-        0.0
+    /// A tenant's part among its group's active tenants; 0 while it is not active.
+    fn tenant_share(&self, tenant: &Tenant) -> f64 {
+        if tenant.is_active() {
+            f64::from(tenant.tag.weight()) / approximate(self.groups[tenant.group].active_weight)
+        } else {
+            0.0
+        }
     }
 }
 

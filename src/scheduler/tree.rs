@@ -70,6 +70,8 @@ pub(super) struct Node {
     pub(super) in_flight: u32,
     pub(super) queued: u32,
     pub(super) queued_bytes: u64,
+    /// Weights of the active groups, summed.
+    pub(super) active_weight: u64,
 }
 
 /// Slots of one capped model, or of all models without a cap together.
@@ -124,6 +126,9 @@ pub(super) struct Group {
     pub(super) ready: u32,
     pub(super) in_flight: u32,
     pub(super) queued: u32,
+    pub(super) queued_bytes: u64,
+    /// Weights of its active tenants, summed.
+    pub(super) active_weight: u64,
     /// Its branch in each pool, by the pool's index; short where it has none.
     pub(super) branches: Vec<BranchIx>,
     pub(super) served: Cost,
@@ -135,6 +140,10 @@ pub(super) struct Group {
 }
 
 impl Group {
+    pub(super) const fn is_active(&self) -> bool {
+        self.in_flight > 0 || self.queued > 0
+    }
+
     pub(super) fn pay(&mut self, cost: Cost) {
         self.tag.charge(cost);
         self.served += cost;
@@ -176,12 +185,18 @@ pub(super) struct Tenant {
     pub(super) listed: bool,
     pub(super) doomed: bool,
     pub(super) backlog: Backlog,
+    /// Running requests by capped model; few, for it lists what runs now.
+    pub(super) of_capped: Vec<(ModelIx, u32)>,
     /// Mean output by model, sorted by model.
     pub(super) learned: Vec<(ModelIx, Learned)>,
     pub(super) id: TenantId,
 }
 
 impl Tenant {
+    pub(super) const fn is_active(&self) -> bool {
+        self.in_flight > 0 || self.queued > 0
+    }
+
     pub(super) fn pay(&mut self, cost: Cost) {
         self.tag.charge(cost);
         self.served += cost;
@@ -194,6 +209,32 @@ impl Tenant {
             Correction::Refund(cost) => {
                 self.tag.refund(cost);
                 self.served = self.served.saturating_sub(cost);
+            }
+        }
+    }
+
+    /// One more runs on a capped model. Returns how many then do.
+    pub(super) fn take_of(&mut self, model: ModelIx) -> u32 {
+        match self.of_capped.iter_mut().find(|(other, _)| *other == model) {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                self.of_capped.push((model, 1));
+                1
+            }
+        }
+    }
+
+    /// One fewer.
+    pub(super) fn give_back_of(&mut self, model: ModelIx) {
+        if let Some(at) = self.of_capped.iter().position(|(other, _)| *other == model)
+            && let Some((_, count)) = self.of_capped.get_mut(at)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_capped.swap_remove(at);
             }
         }
     }

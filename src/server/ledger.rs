@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Settings, StartError};
-use crate::limits::{Limits, Past};
-use crate::metering::{self, Meter};
+use crate::limits::Limits;
+use crate::metering::{self, Meter, Observer};
 use crate::store::{Clock, Store};
 use crate::units::UnixMs;
 
 /// Opens the spool next to the database, moves what an earlier process left in it, and charges the limits with the past.
-pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> Result<Arc<Meter>, StartError> {
+pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits, observer: Observer) -> Result<Arc<Meter>, StartError> {
     let clock: Clock = Arc::new(now);
     let meter = Meter::open(
         &metering::Settings {
             when_full: settings.when_ledger_full(),
             retention_days: settings.boot().ledger.retention_days,
+            observer,
             ..metering::Settings::new(settings.boot().store.path.with_extension("spool"), clock)
         },
         Arc::clone(store) as Arc<dyn metering::Sink>,
@@ -24,15 +25,7 @@ pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits) -> 
     let past = runtime
         .block_on(store.remembered(now()))
         .map_err(|error| StartError::Past(error.to_string()))?;
-    let past = past.into_iter().map(|entry| Past {
-        tenant: entry.tenant,
-        key: entry.key,
-        requests: entry.requests,
-        tokens: entry.tokens,
-        cost: entry.cost,
-        at: entry.at,
-    });
-    limits.rebuild(past, limits.now(), now());
+    limits.rebuild(&past, limits.now(), now());
     Ok(meter)
 }
 

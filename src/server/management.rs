@@ -7,6 +7,7 @@ use std::time::Instant;
 use axum::Router;
 use tokio::sync::watch;
 
+use super::scrape::Scrape;
 use super::{Floors, Settings, StartError};
 use crate::admin::{self, AdminToken, CacheSize, Configuration, Doors, Readiness};
 use crate::store::Store;
@@ -19,6 +20,7 @@ pub(super) fn router(
     listening: [SocketAddr; 2],
     readiness: Readiness,
     configuration: Arc<dyn Configuration>,
+    scrape: Scrape,
 ) -> Result<Router, StartError> {
     let (limits, answers) = (Arc::clone(&floors.limits), Arc::clone(&floors.answers));
     let purged = Arc::clone(&floors.answers);
@@ -28,6 +30,7 @@ pub(super) fn router(
         admission: Arc::clone(&floors.admission),
         upstreams: Arc::clone(&floors.upstreams),
         token: AdminToken::new(&settings.admin_token).map_err(StartError::AdminToken)?,
+        failures: Arc::clone(&floors.failures.management),
         hasher: floors.hasher.clone(),
         egress: settings.boot().egress,
         own_listeners: listening.to_vec(),
@@ -44,17 +47,22 @@ pub(super) fn router(
             }
         }),
         purge_cache: Arc::new(move |model| purged.purge(model)),
+        metrics: Arc::new(move || scrape.text()),
+        metrics_open: settings.boot().metrics.open,
         configuration,
     }))
 }
 
 /// Serves until told to stop; then finishes what runs.
-pub(super) async fn run(listener: TcpListener, router: Router, stops: watch::Receiver<bool>) -> std::io::Result<()> {
+pub(super) async fn run(listener: TcpListener, router: Router, connections: usize, stops: watch::Receiver<bool>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     admin::serve(
         tokio::net::TcpListener::from_std(listener)?,
         router,
-        admin::Bounds::default(),
+        admin::Bounds {
+            connections,
+            ..admin::Bounds::default()
+        },
         stops,
     )
     .await;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::ledger::now;
-use super::{Settings, StartError, unsupported};
+use super::{Settings, StartError, supervisor, unsupported};
 use crate::admin::{ConfigChange, ConfigFault, ConfigOutcome, ConfigStatus, Configuration, ReloadError};
 use crate::catalog::Catalog;
 use crate::config::{self, Adoption, Applied, Context, Fault, File, Pace, Plan, Process, Watch};
@@ -66,6 +67,15 @@ pub(super) struct Reloader {
     /// Held while a file is read and applied, so that none overtakes another.
     turn: Mutex<()>,
     status: Mutex<ConfigStatus>,
+    readings: Readings,
+}
+
+/// What became of the file each time it was read.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    pub(super) applied: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) unchanged: AtomicU64,
 }
 
 impl Reloader {
@@ -83,7 +93,14 @@ impl Reloader {
                 ..ConfigStatus::default()
             }),
             path,
+            readings: Readings::default(),
         })
+    }
+
+    /// How often the file was read, and how it stands; `None` without a file.
+    pub(super) fn figures(&self) -> Option<(&Readings, ConfigStatus)> {
+        self.path.as_ref()?;
+        Some((&self.readings, self.status.lock().clone()))
     }
 
     /// Merges the file that the gateway is started with.
@@ -123,8 +140,15 @@ impl Reloader {
                     Some(()) = hangup.recv() => Trigger::Signal,
                     else => return,
                 };
+                let signalled = matches!(trigger, Trigger::Signal);
+                if signalled {
+                    supervisor::reloading();
+                }
                 // Logged, and kept for `GET /config/status`.
-                let _ = reloader.reload(trigger).await;
+                let applied = reloader.reload(trigger).await.is_ok();
+                if signalled {
+                    supervisor::reloaded(applied);
+                }
             }
         });
         Ok(Some(watch))
@@ -151,7 +175,10 @@ impl Reloader {
         };
         let done = match config::load(path, &context) {
             // What another way has read already is no change.
-            Ok(file) if matches!(trigger, Trigger::FileChange) && self.is_in_force(&file) => Ok(()),
+            Ok(file) if matches!(trigger, Trigger::FileChange) && self.is_in_force(&file) => {
+                self.readings.unchanged.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
             Ok(file) => self.apply(&file, trigger, runtime),
             Err(faults) => Err(Refusal::Faulty(faults)),
         };
@@ -220,6 +247,7 @@ impl Reloader {
         for setting in restart {
             warn!("restart required: {setting}");
         }
+        self.readings.applied.fetch_add(1, Ordering::Relaxed);
         let mut status = self.status.lock();
         let now = now();
         *status = ConfigStatus {
@@ -237,6 +265,7 @@ impl Reloader {
 
     /// Logs and keeps why; what was in force still is.
     fn refused(&self, refusal: Refusal, trigger: &Trigger) -> ReloadError {
+        self.readings.refused.fetch_add(1, Ordering::Relaxed);
         let mut status = self.status.lock();
         status.attempted_at = Some(now());
         status.outcome = ConfigOutcome::Refused;

@@ -6,7 +6,8 @@ use crate::admission;
 use crate::config::{self, Fault, File, MAX_IN_FLIGHT_DEFAULT};
 use crate::credential::KeyHasher;
 use crate::metering;
-use crate::proxy::Bounds;
+use crate::proxy::{self, Bounds};
+use crate::telemetry;
 
 /// How the gateway is started.
 #[derive(Clone)]
@@ -54,8 +55,38 @@ impl Settings {
         }
     }
 
+    /// What clients can hold open at the door, where the system gives descriptors for so many.
+    pub(super) fn door(&self, connections: usize) -> proxy::door::Bounds {
+        let limits = self.boot().limits;
+        proxy::door::Bounds {
+            connections,
+            per_address: usize::try_from(limits.max_connections_per_address).unwrap_or(usize::MAX),
+            head: Duration::from_millis(limits.header_timeout_ms),
+        }
+    }
+
     pub(super) fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.boot().server.drain_timeout_secs.into())
+    }
+
+    pub(super) fn metrics(&self) -> telemetry::Settings {
+        let metrics = self.boot().metrics;
+        telemetry::Settings {
+            tenant_label: match metrics.tenant_label {
+                config::TenantLabel::Name => telemetry::TenantLabel::Name,
+                config::TenantLabel::Group => telemetry::TenantLabel::Group,
+                config::TenantLabel::Off => telemetry::TenantLabel::Off,
+            },
+            tenants_max: usize::try_from(metrics.max_tenants).unwrap_or(usize::MAX),
+        }
+    }
+
+    pub(super) const fn request_log(&self) -> telemetry::Which {
+        match self.boot().log.requests {
+            config::RequestLog::Off => telemetry::Which::Off,
+            config::RequestLog::Failed => telemetry::Which::Failed,
+            config::RequestLog::All => telemetry::Which::All,
+        }
     }
 
     pub(super) const fn when_ledger_full(&self) -> metering::WhenFull {
@@ -75,11 +106,8 @@ pub fn unsupported(file: &File) -> Vec<Fault> {
         ("server.tls_key_file", NO_TLS),
         ("admin.tls_cert_file", NO_TLS),
         ("admin.tls_key_file", NO_TLS),
-        ("limits.header_timeout_ms", FIXED),
-        ("limits.max_connections", FIXED),
     ];
     const NO_TLS: &str = "is not supported: listeners speak no TLS yet";
-    const FIXED: &str = "cannot be changed yet: leave it out";
     let differences = config::Settings::default().differences(file.settings());
     let found = UNSUPPORTED.iter().filter(|(setting, _)| differences.contains(setting));
     found

@@ -2,31 +2,28 @@
 //!
 //! Each row's hash is SHA-256 over the hash of the row before (32 zero bytes before the first) and the row's own fields,
 //! each with its length in front. Who alters a row must alter every later one, and the chain's head as an operator has
-//! noted it down. That the newest rows were cut off shows in `state.audit_rows`.
+//! noted it down. That the newest rows were cut off shows in `state.audit_rows`. `chain` walks it.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
-use super::words::Word;
 use super::writer::Fault;
 use super::{Author, Entry, READ, ReadError, Source, Store};
+use crate::catalog::Word;
 use crate::id::AuditId;
 use crate::units::UnixMs;
 
 /// How many rows a page has at most.
 const LIMIT_MAX: u32 = 1000;
 
-/// How many rows of the chain are walked in one query.
-const WALK: i64 = 5_000;
-
 /// Keeps these hashes apart from others over the same bytes.
 const DOMAIN: &[u8] = b"obleth audit 1";
 
 /// The hash before the first row.
-const GENESIS: [u8; 32] = [0; 32];
+pub(super) const GENESIS: [u8; 32] = [0; 32];
 
-const COLUMNS: &str = "seq, id, ts, actor, action, entity_type, entity_id, detail, source, request_id, hash";
+pub(super) const COLUMNS: &str = "seq, id, ts, actor, action, entity_type, entity_id, detail, source, request_id, hash";
 
 /// Which audit rows to read. All filters are exact; `None` is any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,21 +67,6 @@ pub struct AuditRow {
     pub request_id: String,
 }
 
-/// What a walk along the hash chain found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chain {
-    /// Every row is as it was written, and none is missing.
-    Intact {
-        /// How many there are.
-        rows: u64,
-    },
-    /// A row was altered, removed or slipped in.
-    Broken {
-        /// The first row that does not fit the ones before it.
-        seq: u64,
-    },
-}
-
 impl Store {
     /// Reads the audit log, newest first.
     ///
@@ -93,25 +75,11 @@ impl Store {
     pub async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditRow>, ReadError> {
         self.read(READ, move |connection| page(connection, &query)).await
     }
-
-    /// Walks the audit log's hash chain from its first row, in pieces, so that a long log holds up nobody.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn verify_audit(&self) -> Result<Chain, ReadError> {
-        let mut walk = Walk { seq: 0, hash: GENESIS };
-        loop {
-            match self.read(READ, move |connection| walk.on(connection)).await? {
-                Step::At(next) => walk = next,
-                Step::Done(chain) => return Ok(chain),
-            }
-        }
-    }
 }
 
 /// A row as it is stored, before its words and its JSON are understood: what the hash is over.
-struct Raw {
-    seq: i64,
+pub(super) struct Raw {
+    pub(super) seq: i64,
     id: [u8; 16],
     ts: i64,
     actor: String,
@@ -121,11 +89,11 @@ struct Raw {
     detail: String,
     source: String,
     request_id: String,
-    hash: [u8; 32],
+    pub(super) hash: [u8; 32],
 }
 
 impl Raw {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             seq: row.get(0)?,
             id: row.get(1)?,
@@ -141,7 +109,7 @@ impl Raw {
         })
     }
 
-    fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
+    pub(super) fn hash_after(&self, previous: &[u8; 32]) -> [u8; 32] {
         let fields: [&[u8]; 10] = [
             &self.seq.to_be_bytes(),
             &self.id,
@@ -175,7 +143,7 @@ impl Raw {
             entity_id: self.entity_id,
             // The schema lets only JSON and the three words in.
             detail: serde_json::from_str(&self.detail).unwrap_or_default(),
-            source: Source::read(&self.source).unwrap_or(Source::Api),
+            source: Source::from_word(&self.source).unwrap_or(Source::Api),
             request_id: self.request_id,
         }
     }
@@ -248,47 +216,4 @@ fn page(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec<Aud
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(params_from_iter(values), Raw::read)?;
     rows.map(|row| row.map(Raw::understand)).collect()
-}
-
-/// How far the chain has been walked.
-#[derive(Clone, Copy)]
-struct Walk {
-    seq: i64,
-    hash: [u8; 32],
-}
-
-enum Step {
-    At(Walk),
-    Done(Chain),
-}
-
-impl Walk {
-    /// Goes on by up to [`WALK`] rows; at the end compares with how many there should be, in the same snapshot.
-    fn on(mut self, connection: &Connection) -> rusqlite::Result<Step> {
-        let snapshot = connection.unchecked_transaction()?;
-        let expected: i64 = snapshot.query_row("SELECT audit_rows FROM state", [], |row| row.get(0))?;
-        let mut statement = snapshot.prepare_cached(&format!("SELECT {COLUMNS} FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2"))?;
-        let mut rows = statement.query((self.seq, WALK))?;
-        let mut walked = 0;
-        while let Some(row) = rows.next()? {
-            let next = self.seq + 1;
-            let broken = Step::Done(Chain::Broken { seq: next.unsigned_abs() });
-            // A row that cannot even be read was not written by us.
-            let Ok(row) = Raw::read(row) else { return Ok(broken) };
-            if row.seq != next || next > expected || row.hash_after(&self.hash) != row.hash {
-                return Ok(broken);
-            }
-            self = Self { seq: next, hash: row.hash };
-            walked += 1;
-        }
-        if walked == WALK {
-            return Ok(Step::At(self));
-        }
-        let rows = self.seq.unsigned_abs();
-        Ok(Step::Done(if self.seq == expected {
-            Chain::Intact { rows }
-        } else {
-            Chain::Broken { seq: rows + 1 }
-        }))
-    }
 }

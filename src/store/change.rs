@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, words};
 
 /// Where a change came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub enum Source {
     File,
     /// The command line.
     Cli,
+}
+
+words! {
+    Source { Api = "api", File = "file", Cli = "cli" }
 }
 
 /// Who makes a change.

@@ -8,8 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::vault::{SealError, Vault};
-use super::words::Word;
-use crate::catalog::{Budget, Provenance};
+use crate::catalog::{Budget, Provenance, Word};
 use crate::units::{PicoUsd, UnixMs, Weight};
 
 /// A noun of the catalog that has a table.
@@ -96,7 +95,7 @@ impl<'a> Encoder<'a> {
         self.put(text.to_owned());
     }
 
-    pub(super) fn put_word(&mut self, word: &impl Word) {
+    pub(super) fn put_word(&mut self, word: impl Word) {
         self.put_text(word.word());
     }
 
@@ -128,12 +127,12 @@ impl<'a> Encoder<'a> {
             Some(tokens) => self.put_count("budget_tokens", tokens)?,
             None => self.put(Value::Null),
         }
-        self.put_word(&budget.period);
+        self.put_word(budget.period);
         Ok(())
     }
 
     pub(super) fn put_provenance(&mut self, provenance: &Provenance) -> Result<(), Unstorable> {
-        self.put_word(&provenance.managed_by);
+        self.put_word(provenance.managed_by);
         self.put_json(&provenance.overridden);
         self.put_count("version", provenance.version)?;
         self.put(provenance.created_at.0);
@@ -201,7 +200,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(super) fn word<W: Word>(&mut self) -> Result<W, Unreadable> {
-        W::read(self.text()?).ok_or_else(|| self.bad())
+        W::from_word(self.text()?).ok_or_else(|| self.bad())
     }
 
     fn integer(&mut self) -> Result<i64, Unreadable> {

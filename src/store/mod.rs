@@ -16,8 +16,8 @@
 //! |---|---|
 //! | `open` | looks before it touches; `lock`, `schema` and `migrations/` |
 //! | `writer` | the one writing thread: queue, batches, savepoints, publishing, health; `checkpoint` |
-//! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` |
-//! | `rows` | catalog ↔ tables; `columns`, `words`, `noun/` one file per noun; `vault` seals |
+//! | `attempt` | a change's way on that thread; `change`, `idempotency`, `audit` and its `chain` |
+//! | `rows` | catalog ↔ tables; `columns`, `noun/` one file per noun; `vault` seals |
 //! | `readers` | the threads that answer queries |
 //! | `ledger` | the requests' rows and their roll-ups; `usage` answers questions about them |
 //!
@@ -27,6 +27,7 @@
 
 mod attempt;
 mod audit;
+mod chain;
 mod change;
 mod checkpoint;
 mod columns;
@@ -42,7 +43,6 @@ mod schema;
 mod tests;
 pub mod usage;
 mod vault;
-mod words;
 mod writer;
 
 use std::fmt;
@@ -57,11 +57,13 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use audit::{AuditQuery, AuditRow, Chain};
+pub use audit::{AuditQuery, AuditRow};
+pub use chain::{Chain, Head, NoHead, Verdict, verify_file};
 pub use change::{Author, Change, ChangeError, Done, Entry, Idempotency, Render, Source, StoredAnswer};
 
 use crate::catalog::{Catalog, Live};
 use crate::units::UnixMs;
+use ledger::WriteError;
 use lock::Lock;
 use readers::Readers;
 use vault::Vault;
@@ -319,7 +321,7 @@ impl Store {
     ///
     /// # Errors
     /// Why the store cannot be written, in a sentence, at once when the queue is full.
-    fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, String>>, String>
+    fn write<T, F>(&self, work: F) -> Result<oneshot::Receiver<Result<T, WriteError>>, WriteError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -328,11 +330,12 @@ impl Store {
         self.submit(Box::new(move |batch| {
             let outcome = batch.transact(|connection| work(connection).map_err(Fault::from));
             Box::new(move |fate| {
-                let outcome = outcome.map_err(|fault| fault.to_string());
+                let fate = fate.clone().map_err(WriteError::Unavailable);
                 // Who asked may have gone; what is written stands.
-                let _ = reply.send(fate.clone().and(outcome));
+                let _ = reply.send(fate.and_then(|()| outcome.map_err(Fault::into_write_error)));
             })
-        }))?;
+        }))
+        .map_err(WriteError::Unavailable)?;
         Ok(answer)
     }
 

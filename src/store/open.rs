@@ -88,6 +88,21 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection, OpenError> {
     connect().map_err(|error| sqlite_error(path, &error))
 }
 
+/// A connection that only reads, to a file that another process may have: no lock is taken, and nothing is made or mended.
+pub(super) fn inspect(path: &Path) -> Result<Connection, OpenError> {
+    // SQLite would say no more than that it cannot.
+    path.metadata().map_err(|error| io_error(path, &error))?;
+    let connection = connect_reader(path)?;
+    examine(&connection, path)?;
+    if schema::version(&connection).map_err(|error| sqlite_error(path, &error))? < 1 {
+        return Err(OpenError::Corrupt {
+            path: path.to_owned(),
+            detail: "it is empty".to_owned(),
+        });
+    }
+    Ok(connection)
+}
+
 /// Makes the directory, and finds the one name of the file: the lock must not depend on how the path was written.
 fn place(path: &Path) -> io::Result<PathBuf> {
     let parent = match path.parent() {
@@ -187,7 +202,7 @@ fn io_error(path: &Path, error: &io::Error) -> OpenError {
 }
 
 /// What the system refuses is not the file's fault; everything else is.
-fn sqlite_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+pub(super) fn sqlite_error(path: &Path, error: &rusqlite::Error) -> OpenError {
     let (path, detail) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
         Some(

@@ -9,6 +9,7 @@ pub(super) const APPLICATION_ID: i32 = 0x6f62_6c65;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_configuration.sql"),
     include_str!("migrations/0002_ledger.sql"),
+    include_str!("migrations/0003_lifetimes.sql"),
 ];
 
 /// What a new store starts with.

@@ -143,7 +143,7 @@ async fn edit<T: Send + 'static>(store: &Store, edit: impl FnOnce(&mut Catalog) 
 async fn write<T: Send + 'static>(
     store: &Store,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-) -> Result<T, String> {
+) -> Result<T, super::ledger::WriteError> {
     store.write(work)?.await.unwrap()
 }
 

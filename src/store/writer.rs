@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::Clock;
 use super::checkpoint::{Checkpoints, is_sync_failure};
 use super::columns::Unstorable;
+use super::ledger::WriteError;
 use super::vault::Vault;
 use crate::catalog::{Catalog, Live};
 use crate::units::UnixMs;
@@ -48,6 +49,30 @@ pub(super) enum Fault {
     /// The job panicked.
     #[error("it panicked")]
     Panicked,
+}
+
+impl Fault {
+    /// What the ledger is told: whether the same rows may be written later.
+    pub(super) fn into_write_error(self) -> WriteError {
+        let why = self.to_string();
+        let refused = match &self {
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(code) => matches!(
+                    code,
+                    ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::ParameterOutOfRange
+                ),
+                // Not SQLite's word but its driver's: a value that it cannot hand over.
+                None => true,
+            },
+            Self::Panicked | Self::Unstorable(_) => true,
+            Self::Lost(_) => false,
+        };
+        if refused {
+            WriteError::Refused(why)
+        } else {
+            WriteError::Unavailable(why)
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Fault {

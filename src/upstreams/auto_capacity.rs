@@ -83,6 +83,8 @@ pub struct AutoCapacity {
     next: Option<Instant>,
     /// What growth is measured against.
     rung: Option<Rung>,
+    /// Whether the last growth seemed not worth it, once. Measurements on a busy machine are rough: it takes two.
+    doubted: bool,
     /// Of the time per token at the present load.
     token_time: Average,
 }
@@ -137,6 +139,7 @@ impl AutoCapacity {
             streak: 0,
             next: None,
             rung: None,
+            doubted: false,
             token_time: Average::default(),
         }
     }
@@ -228,7 +231,13 @@ impl AutoCapacity {
             if let Some(rung) = self.rung {
                 let gained = here.throughput / rung.throughput - 1.0;
                 let paid = in_flight / rung.in_flight - 1.0;
-                if gained < paid * rules.worth / 100.0 {
+                let worthwhile = gained >= paid * rules.worth / 100.0;
+                if !worthwhile && !self.doubted {
+                    self.doubted = true;
+                    return;
+                }
+                self.doubted = false;
+                if !worthwhile {
                     self.limit = rung.in_flight;
                     self.streak = 0;
                     self.phase = Phase::Resting {
@@ -262,7 +271,8 @@ impl AutoCapacity {
                 self.start_over();
             }
             (Some(before), Some(after)) if before > after * (1.0 + rules.changed / 100.0) => self.start_over(),
-            _ if now >= until => self.phase = Phase::Climbing,
+            // What the rung was measured at is long ago.
+            _ if now >= until => self.start_over(),
             _ => {}
         }
     }
@@ -276,6 +286,8 @@ impl AutoCapacity {
             most = most.min((rung.in_flight * (1.0 + rules.rung / 100.0)).ceil() - self.limit);
         }
         self.limit += step.min(most.max(1.0));
+        // Another load, another time per token: what was measured below would make growth look worth it.
+        self.token_time = Average::default();
         self.streak += 1;
     }
 
@@ -283,6 +295,7 @@ impl AutoCapacity {
         self.phase = Phase::Climbing;
         self.streak = 0;
         self.rung = None;
+        self.doubted = false;
         self.token_time = Average::default();
     }
 }

@@ -48,7 +48,7 @@ use tokio::sync::Notify;
 pub use choice::{Blocks, EndpointId, Hint, session_hash};
 pub use chosen::{Chosen, ConnectFailure, Outcome};
 pub use hints::session_of;
-pub use priority::{Standing, engine_priority_value};
+pub use priority::engine_priority_value;
 pub use settings::{Dns, Probe, Scrape, Settings};
 pub use show::{AddressHealth, EndpointHealth, HealthState};
 

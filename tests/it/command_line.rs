@@ -45,9 +45,9 @@ fn a_bad_set_up_is_78_with_one_line_that_says_what_to_do() {
     );
     refused(
         &["serve"],
-        &[token, ("OBLETH_LIMITS_MAX_CONNECTIONS", "7")],
+        &[token, ("OBLETH_LIMITS_MAX_CONNECTIONS", "0")],
         78,
-        "limits.max_connections: cannot be changed yet",
+        "environment: OBLETH_LIMITS_MAX_CONNECTIONS: must be an integer from 1",
     );
 }
 

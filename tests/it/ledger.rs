@@ -273,6 +273,7 @@ async fn break_at_random(relay: &FaultProxy, stop: &AtomicBool, mut random: Smal
 async fn through_a_network_that_breaks_at_random_each_request_has_one_row_and_nothing_is_held() {
     let seed = seed();
     let requests = usize::try_from(rounds("OBLETH_REQUESTS", 300)).unwrap();
+    let wanted = rounds("OBLETH_FAULTS", 60);
     let upstream = Upstream::start(&["--ms-per-token", "1", "--output-tokens", "12", "--log-length", "1000000"]).await;
     let relay = Arc::new(FaultProxy::start(upstream.url().trim_start_matches("http://").parse().unwrap()).await);
     let gateway = Arc::new(Gateway::start().await);
@@ -281,19 +282,48 @@ async fn through_a_network_that_breaks_at_random_each_request_has_one_row_and_no
         "idle_timeout_secs": 1, "retry_after_dispatch": true });
     gateway.create("models", model).await;
     let key = gateway
-        .tenant_key(json!({ "name": "acme", "tokens_per_minute": 100_000_000 }))
+        .tenant_key(
+            json!({ "name": "acme", "tokens_per_minute": 100_000_000, "budget_tokens": 1_000_000_000, "budget_period": "lifetime" }),
+        )
         .await;
     let stop = Arc::new(AtomicBool::new(false));
     let breaking = tokio::spawn({
         let (relay, stop, random) = (Arc::clone(&relay), Arc::clone(&stop), SmallRng::seed_from_u64(seed));
         async move { break_at_random(&relay, &stop, random).await }
     });
+    let (mut ended, mut left) = (Vec::new(), 0);
+    // While an endpoint is thought to be down there is nothing to break: until enough was, or it never will be.
+    while ended.len() < requests || ((relay.struck() < wanted || left < wanted) && ended.len() < 20 * requests) {
+        ended.extend(crowd(&gateway, &key, ended.len()..ended.len() + requests.min(500), seed).await);
+        left = ended.iter().filter(|ended| !ended.stayed).count() as u64;
+    }
+    let struck = relay.struck();
+    println!("{struck} faults on the way upstream, {left} clients left");
+    assert!(struck >= wanted && left >= wanted, "at least {wanted} of each");
+    stop.store(true, Ordering::Relaxed);
+    breaking.await.unwrap();
+    gateway.idle().await;
+    let sent = ended.into_iter().map(|ended| (ended.id, ended.came)).collect();
+    check_broken(&gateway, &upstream, &sent).await;
+    check_nothing_is_held(&gateway, &key).await;
+}
+
+/// How a request ended for its client.
+struct Ended {
+    id: String,
+    /// Whether an answer came, at least its head.
+    came: bool,
+    /// Whether the client stayed to the end.
+    stayed: bool,
+}
+
+/// Requests with these numbers, some at once, of which one of three leaves at a random time.
+async fn crowd(gateway: &Arc<Gateway>, key: &str, numbers: std::ops::Range<usize>, seed: u64) -> Vec<Ended> {
     let room = Arc::new(Semaphore::new(24));
     let mut crowd = JoinSet::new();
-    for number in 0..requests {
-        let (gateway, key, room) = (Arc::clone(&gateway), key.clone(), Arc::clone(&room));
+    for number in numbers {
+        let (gateway, key, room) = (Arc::clone(gateway), key.to_owned(), Arc::clone(&room));
         let mut random = SmallRng::seed_from_u64(seed + number as u64);
-        // One of three leaves at a random time.
         let patience = match random.random_range(0..3) {
             0 => Duration::from_micros(random.random_range(0..80_000)),
             _ => Duration::from_secs(60),
@@ -311,14 +341,32 @@ async fn through_a_network_that_breaks_at_random_each_request_has_one_row_and_no
             };
             let stayed = tokio::time::timeout(patience, answer).await.is_ok();
             assert!(stayed || patience < Duration::from_secs(60), "{id} was never answered");
-            (id, came)
+            Ended { id, came, stayed }
         });
     }
-    let sent: HashMap<String, bool> = crowd.join_all().await.into_iter().collect();
-    stop.store(true, Ordering::Relaxed);
-    breaking.await.unwrap();
+    crowd.join_all().await
+}
+
+/// A budget of what was used and a little more lets a little more pass: not even one reservation is still held.
+async fn check_nothing_is_held(gateway: &Gateway, key: &str) {
+    let used = gateway.get("usage").await[0]["total_tokens"].as_u64().unwrap();
+    let tenant = gateway.get("tenants").await[0]["id"].as_str().unwrap().to_owned();
+    gateway
+        .put(&format!("tenants/{tenant}"), json!({ "budget_tokens": used + 15 }))
+        .await;
+    let ask = async || post(gateway, key, "more", &chat(false, &json!({}))).send().await.unwrap();
+    let mut more = ask().await;
+    // The endpoint may still be thought to be down.
+    for _ in 0..100 {
+        if more.status() != 503 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        more = ask().await;
+    }
+    assert_eq!(more.status(), 200, "a reservation is still held: {}", more.text().await.unwrap());
     gateway.idle().await;
-    check_broken(&gateway, &upstream, &sent).await;
+    assert_eq!(ask().await.status(), 429, "what was used is counted");
 }
 
 /// Each request that was answered or went upstream has one row, and no row is of nobody.
@@ -357,4 +405,50 @@ async fn check_broken(gateway: &Gateway, upstream: &Upstream, sent: &HashMap<Str
     let tokens: u64 = rows.values().map(|row| row["output_tokens"].as_u64().unwrap()).sum();
     assert_eq!(used[0]["output_tokens"], tokens, "{used}");
     assert!(outcomes.len() >= 3, "the network did not break: {outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_that_changes_changes_no_bill_of_what_ran_before() {
+    let upstream = Upstream::start(&["--output-tokens", "8"]).await;
+    let gateway = Gateway::start().await;
+    let model = json!({ "model_name": "llama", "api_base": upstream.url(), "engine": "vllm", "input_cost_per_token": INPUT_COST, "output_cost_per_token": OUTPUT_COST });
+    let model = gateway.create("models", model).await["id"].as_str().unwrap().to_owned();
+    let key = gateway.tenant_key(json!({ "name": "acme" })).await;
+    let whole = post(&gateway, &key, "before", &chat(false, &json!({})))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let (input, output) = usage(&whole).unwrap();
+    // This one runs while the price rises, and is charged what it was when it came.
+    let slow = chat(true, &json!({ "sim_ms_per_token": 50 }));
+    let mut running = post(&gateway, &key, "during", &slow).send().await.unwrap();
+    running.chunk().await.unwrap();
+    gateway
+        .put(
+            &format!("models/{model}"),
+            json!({ "input_cost_per_token": "1", "output_cost_per_token": "10" }),
+        )
+        .await;
+    running.bytes().await.unwrap();
+    let bill = input + 10 * output;
+    post(&gateway, &key, "after", &chat(false, &json!({})))
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    eventually("three rows", Duration::from_secs(2), || async {
+        gateway.list("usage/requests").await.len() == 3
+    })
+    .await;
+    for row in gateway.list("usage/requests").await {
+        let expected = if row["client_request_id"] == "after" { 1_000 * bill } else { bill };
+        assert_eq!(thousandths(&row["cost_usd"]), expected, "{row}");
+    }
+    let costs = gateway.get("costs").await;
+    assert_eq!(thousandths(&costs[0]["total_cost"]), 1_002 * bill, "{costs}");
 }

@@ -9,14 +9,25 @@
 //! | `fair_share` | tokens by weight, newcomers, cancel storms, caps |
 //! | `heads` | what of a head goes up and what comes back |
 //! | `command_line` | exit codes, and errors of one line |
+//! | `operator` | the verbs that talk to a running gateway: what they do, print and refuse |
+//! | `reloads` | a file that is edited as badly as files are, under load |
+//! | `readme` | the README's commands do what they should |
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
+//! | `engines` | what engines are told that clients must not tell them |
+//! | `placement` | `session` and `prefix` against engines with a prefix cache |
+//! | `capacity` | `max_in_flight: auto` against engines of three kinds |
+//! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
+//! | `liars` | upstreams that lie about lengths, heads, tokens and answers |
 //! | `limits` | quotas and budgets |
+//! | `clock` | a wall clock that jumps by hours moves no window |
+//! | `crowds` | clients that hold connections open and do nothing |
 //! | `mcp` | MCP servers: what passes, who is refused, whose sessions, whose slots |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
+//! | `supervisor` | what systemd is told |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 #![expect(
@@ -27,19 +38,33 @@
 )]
 
 mod answers;
+mod audit_verify;
 mod balancer;
+mod capacity;
+mod clock;
 mod command_line;
 mod configuration;
+mod crowds;
 mod durability;
+mod engines;
 mod fair_share;
 mod faults;
 mod heads;
 mod ledger;
+mod liars;
 mod limits;
 mod mcp;
+mod observability;
+mod operator;
 mod pace;
+mod placement;
+mod readme;
 mod refusals;
+mod reloads;
 mod replay;
 mod streams;
+mod supervisor;
 mod support;
 mod tidy;
+#[cfg(feature = "tls")]
+mod tls;

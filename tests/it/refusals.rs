@@ -102,6 +102,36 @@ async fn who_cannot_be_known_is_refused_before_the_body_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_wrong_keys_is_damped_and_the_right_key_never() {
+    let house = house().await;
+    let guess = || house.request(Method::GET, "/v1/models").bearer_auth("sk_guess");
+    house.refused(guess(), 401, "invalid_request_error", "invalid_api_key").await;
+    let mut damped = false;
+    // Two intervals' worth, should one end in between.
+    for _ in 0..2_002 {
+        damped = guess().send().await.unwrap().status() == 429;
+        if damped {
+            break;
+        }
+    }
+    assert!(damped, "a flood goes on and on");
+    let refused = house.refused(guess(), 429, "rate_limit_error", "too_many_failures").await;
+    assert_eq!(refused.headers()["retry-after"], "10");
+    let no_key = house.request(Method::POST, "/v1/chat/completions");
+    house.refused(no_key, 429, "rate_limit_error", "too_many_failures").await;
+    let right = house
+        .request(Method::GET, "/v1/models")
+        .bearer_auth(&house.key)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(right.status(), 200);
+    // At the other door nobody has failed.
+    let management = format!("http://{}/api/v1/health", house.gateway.management);
+    assert_eq!(reqwest::get(management).await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_known_but_may_not_is_told_why() {
     let house = house().await;
     let disabled = house.gateway.key_object(&house.tenant, json!({ "name": "off" })).await;

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("pingora", &["proxy", "upstreams", "server"]),
     ("pingora_proxy", &["proxy", "server"]),
-    ("pingora_limits", &["proxy", "admin"]),
+    ("pingora_limits", &["limits"]),
     ("axum", &["admin", "server", "cli"]),
     ("utoipa", &["admin"]),
     ("utoipa_axum", &["admin"]),
@@ -49,6 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "parking_lot",
         &[
             "store",
+            "telemetry",
             "admission",
             "limits",
             "answers",

@@ -46,6 +46,9 @@ struct Live {
     model_in_flight: BTreeMap<String, u32>,
     /// Requests that wait by model; only models that have some.
     model_queued: BTreeMap<String, u32>,
+    /// How many requests may be upstream at once by model, as configured or (`max_in_flight: auto`) learned; only models that
+    /// have a cap.
+    model_max_in_flight: BTreeMap<String, u32>,
     /// Jain's index over what backlogged tenants got by weight in the last 60 s; null when fewer than two are backlogged.
     #[schema(minimum = 0, maximum = 1)]
     fairness_index: Option<f64>,
@@ -117,6 +120,7 @@ fn show(snapshot: &Snapshot, catalog: &Catalog) -> Live {
             .map(|(name, model)| (name, model.queued))
             .filter(|(_, count)| *count > 0)
             .collect(),
+        model_max_in_flight: models().filter_map(|(name, model)| Some((name, model.cap?))).collect(),
         fairness_index: snapshot.fairness_index,
     }
 }

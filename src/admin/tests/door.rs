@@ -187,16 +187,49 @@ async fn every_answer_has_an_id_and_stays_out_of_caches() {
 }
 
 #[tokio::test]
+async fn figures_are_for_this_machine_and_for_the_bearer_of_the_token() {
+    let house = House::new();
+    let ask = |peer: Option<&str>, token: Option<&str>| {
+        let mut request = bare("/metrics");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut request = request.body(Body::empty()).unwrap();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+        }
+        request
+    };
+    for local in ["127.0.0.1:1000", "[::1]:1000", "[::ffff:127.0.0.1]:1000"] {
+        assert_eq!(house.send(ask(Some(local), None)).await.expect(200).text, "# EOF\n");
+    }
+    for far in [Some("192.0.2.1:1000"), None] {
+        house.send(ask(far, None)).await.problem(401, "unauthorized");
+        house.send(ask(far, Some("guess"))).await.problem(401, "unauthorized");
+        house.send(ask(far, Some(TOKEN))).await.expect(200);
+    }
+    let open = House::with(|doors| doors.metrics_open = true);
+    open.send(ask(Some("192.0.2.1:1000"), None)).await.expect(200);
+}
+
+#[tokio::test]
 async fn the_probes_need_no_token() {
     let house = House::new();
     let probe = async |path: &str| house.send(bare(path).body(Body::empty()).unwrap()).await;
     assert_eq!(probe("/livez").await.expect(200).json(), json!({"status": "ok"}));
     assert_eq!(probe("/readyz").await.expect(200).json(), json!({"status": "ok"}));
+    let checks = |data_plane: bool| json!([{"name": "data_plane", "ok": data_plane}, {"name": "store", "ok": true}]);
+    assert_eq!(probe("/readyz?verbose").await.expect(200).json()["checks"], checks(true));
     house.readiness.set(false);
     let drained = probe("/readyz").await.expect(503).json();
     assert_eq!(
         (&drained["status"], drained["reasons"].as_array().unwrap().len()),
         (&json!("not ready"), 1)
+    );
+    let verbose = probe("/readyz?verbose=1").await.expect(503).json();
+    assert_eq!(
+        (&verbose["reasons"], &verbose["checks"]),
+        (&json!(["starting or shutting down"]), &checks(false))
     );
     probe("/livez").await.expect(200);
     assert_eq!(house.get("/health").await.expect(200).json(), json!({"status": "ok"}));

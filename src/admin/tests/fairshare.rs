@@ -129,7 +129,7 @@ async fn an_idle_scheduler_is_shown_without_anybody() {
     }
     let expected = json!({
         "algorithm": "hierarchical", "max_in_flight": 64, "global_in_flight": 0, "global_queued": 0, "groups": null, "tenants": [],
-        "model_in_flight": {}, "model_queued": {}, "fairness_index": Json::Null,
+        "model_in_flight": {}, "model_queued": {}, "model_max_in_flight": {}, "fairness_index": Json::Null,
     });
     assert_eq!(live, expected);
 }

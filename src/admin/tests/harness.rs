@@ -18,6 +18,7 @@ use crate::admission::{self, Admission};
 use crate::catalog::{Catalog, Live};
 use crate::credential::KeyHasher;
 use crate::egress;
+use crate::limits::Failures;
 use crate::store::{AuditQuery, AuditRow, Options, Store};
 use crate::units::UnixMs;
 use crate::upstreams::{self, Upstreams};
@@ -161,6 +162,7 @@ impl House {
             admission,
             upstreams,
             token: AdminToken::new(TOKEN).unwrap(),
+            failures: Arc::new(Failures::new("management")),
             hasher: KeyHasher::new(None),
             egress: egress::Policy::Lan,
             own_listeners: vec!["127.0.0.1:8080".parse().unwrap(), "127.0.0.1:9090".parse().unwrap()],
@@ -171,6 +173,8 @@ impl House {
             last_used: Arc::new(|_| None),
             cache_size: Arc::new(|| CacheSize { entries: 3, bytes: 77 }),
             purge_cache: Arc::new(|_| {}),
+            metrics: Arc::new(|| "# EOF\n".to_owned()),
+            metrics_open: false,
             configuration: Arc::new(Stated(Ok(status()))),
         };
         change(&mut doors);

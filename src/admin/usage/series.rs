@@ -19,14 +19,11 @@ use super::rows::id_text;
 use crate::id::TenantId;
 use crate::pricing::Usd;
 use crate::store::ledger::Sums;
-use crate::store::usage::{BUCKET_MS_MIN, BUCKETS_MAX, Filter, SeriesPoint};
+use crate::store::usage::{BUCKET_MS_MIN, BUCKETS_MAX, Filter, POINTS_MAX, SeriesPoint};
 use crate::units::UnixMs;
 
 /// The width of a bucket unless asked otherwise: five minutes.
 const BUCKET_MS: i64 = 300_000;
-
-/// The most points of an answer that is filled up.
-const POINTS_MAX: i64 = 300_000;
 
 pub(super) fn routes() -> OpenApiRouter<Room> {
     OpenApiRouter::new().routes(routes!(series)).routes(routes!(by_tenant))
@@ -63,18 +60,23 @@ async fn by_tenant(State(desk): State<Desk>, headers: HeaderMap, query: Query) -
         .store
         .usage_series_by_tenant(asked.filter.clone(), shape.bucket_ms, asked.now)
         .await?;
+    if points.len() > POINTS_MAX {
+        return Err(too_many());
+    }
     if shape.fill {
         let tenants: BTreeSet<Option<TenantId>> = points.iter().map(|point| point.tenant).collect();
         let buckets = buckets(&asked.filter, shape.bucket_ms);
-        if buckets.saturating_mul(i64::try_from(tenants.len()).unwrap_or(i64::MAX)) > POINTS_MAX {
-            return Err(Problem::invalid_at(
-                "bucket_ms",
-                "must be wider: filled up, there are too many points",
-            ));
+        let buckets = usize::try_from(buckets).unwrap_or(usize::MAX);
+        if buckets.saturating_mul(tenants.len()) > POINTS_MAX {
+            return Err(too_many());
         }
         points = filled(&points, &asked.filter, shape.bucket_ms, &tenants);
     }
     Ok(asked.answer(&headers, points.iter().map(Point::of)))
+}
+
+fn too_many() -> Problem {
+    Problem::invalid_at("bucket_ms", format!("must be wider: at most {POINTS_MAX} points are shown at once"))
 }
 
 struct Shape {

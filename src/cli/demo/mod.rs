@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
+use super::screen::Screen;
 use house::{House, Live, MODEL};
 use load::Client;
-use table::{Row, Screen};
+use table::Row;
 use verdict::Verdict;
 
 /// What the upstream can do at once.
@@ -148,7 +149,9 @@ async fn perform(house: &House, cast: &mut [Actor], whole: Duration) -> anyhow::
             } else {
                 SAMPLE_EVERY * u32::try_from(PLAIN_EVERY)?
             };
-            screen.show(start.elapsed(), &rows(cast, &live, since))?;
+            let rows = rows(cast, &live, since);
+            let picture = if screen.redraws() { table::drawing } else { table::plain };
+            screen.show(&picture(start.elapsed(), &rows))?;
         }
     }
     Ok(verdict)

@@ -1,7 +1,6 @@
-//! The live table: redrawn in place on a terminal, printed line by line elsewhere.
+//! The live table: a picture for a terminal, a line per tenant elsewhere.
 
 use std::fmt::Write as _;
-use std::io::Write;
 use std::time::Duration;
 
 const BAR_WIDTH: usize = 30;
@@ -19,47 +18,6 @@ pub(super) struct Row {
     /// Of all tokens since the last sample, 0 to 1.
     pub(super) share: f64,
     pub(super) wait_p50: Option<Duration>,
-}
-
-/// Where the table is written.
-pub(super) struct Screen {
-    redraws: bool,
-    /// Lines to go up before the next drawing.
-    drawn: usize,
-}
-
-impl Screen {
-    pub(super) fn new() -> Self {
-        Self {
-            redraws: crate::cli::terminal::colours(&std::io::stdout()),
-            drawn: 0,
-        }
-    }
-
-    /// Whether a line costs nothing: it is overwritten by the next.
-    pub(super) fn redraws(&self) -> bool {
-        self.redraws
-    }
-
-    /// Shows the rows as they are `at` seconds.
-    pub(super) fn show(&mut self, at: Duration, rows: &[Row]) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
-        if !self.redraws {
-            for line in plain(at, rows).lines() {
-                writeln!(out, "{line}")?;
-            }
-            return out.flush();
-        }
-        if self.drawn > 0 {
-            write!(out, "\x1b[{}A", self.drawn)?;
-        }
-        let text = drawing(at, rows);
-        for line in text.lines() {
-            writeln!(out, "\x1b[2K{line}")?;
-        }
-        self.drawn = text.lines().count();
-        out.flush()
-    }
 }
 
 fn percent(share: Option<f64>) -> String {
@@ -87,7 +45,8 @@ fn bar(row: &Row) -> String {
     (0..=BAR_WIDTH).map(cell).collect()
 }
 
-fn drawing(at: Duration, rows: &[Row]) -> String {
+/// For a terminal.
+pub(super) fn drawing(at: Duration, rows: &[Row]) -> String {
     let mut text = format!("after {:.0} s    # share of tokens   | share by weight\n\n", at.as_secs_f64());
     text += "TENANT     WEIGHT  ENTITLED  IN FLIGHT  QUEUED  TOKENS/S   SHARE  WAIT P50\n";
     for row in rows {
@@ -110,7 +69,8 @@ fn drawing(at: Duration, rows: &[Row]) -> String {
     text
 }
 
-fn plain(at: Duration, rows: &[Row]) -> String {
+/// For a log.
+pub(super) fn plain(at: Duration, rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
         // Writing into a String cannot fail.

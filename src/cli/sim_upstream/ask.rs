@@ -5,6 +5,9 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+/// The usual rule of thumb.
+pub(super) const BYTES_PER_TOKEN: u64 = 4;
+
 /// A request body. Fields of other dialects are simply absent; unknown fields are ignored, as engines do.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Ask {
@@ -12,6 +15,8 @@ pub(super) struct Ask {
     pub(super) stream: Option<bool>,
     n: Option<u64>,
     pub(super) stream_options: Option<StreamOptions>,
+    /// The engine's own scheduling field; noted, not obeyed.
+    pub(super) priority: Option<i64>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     max_output_tokens: Option<u64>,
@@ -35,6 +40,7 @@ pub(super) struct Ask {
     /// The pace of this request, where it is not to be the server's.
     pub(super) sim_ttft_ms: Option<f64>,
     pub(super) sim_ms_per_token: Option<f64>,
+    pub(super) sim_ms_per_running: Option<f64>,
     /// How much of the input is reported as read from the prefix cache.
     pub(super) sim_cached_tokens: Option<u64>,
     /// What goes wrong; see `fault`.
@@ -49,7 +55,7 @@ pub(super) struct StreamOptions {
 }
 
 impl Ask {
-    /// Bytes of text over four, as the usual rule of thumb has it; at least one.
+    /// By the text's length; at least one.
     pub(super) fn prompt_tokens(&self) -> u64 {
         let texts = [
             &self.messages,
@@ -60,7 +66,7 @@ impl Ask {
             &self.query,
             &self.documents,
         ];
-        texts.iter().map(|text| text.bytes).sum::<u64>().div_ceil(4).max(1)
+        texts.iter().map(|text| text.bytes).sum::<u64>().div_ceil(BYTES_PER_TOKEN).max(1)
     }
 
     /// `n` answers to each prompt.
@@ -114,8 +120,6 @@ enum Part {
     Other,
 }
 
-const BYTES_PER_TOKEN_ID: u64 = 4;
-
 struct Measure;
 
 impl<'de> Visitor<'de> for Measure {
@@ -134,7 +138,7 @@ impl<'de> Visitor<'de> for Measure {
 
     fn visit_u64<E>(self, _: u64) -> Result<Text, E> {
         Ok(Text {
-            bytes: BYTES_PER_TOKEN_ID,
+            bytes: BYTES_PER_TOKEN,
             items: 0,
         })
     }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,12 +11,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::dialect::{Answer, Mould, Number, token};
 use super::fault::Ending;
 use super::job::Job;
+use super::slots::{Slot, Slots};
 use super::tally::Outcome;
 
 /// What was handed over gets this long to leave the process before the socket is closed on purpose.
@@ -31,7 +30,7 @@ pub(super) struct Cut;
 /// Any body the simulation answers with.
 pub(super) enum Answered {
     Whole(Option<Bytes>),
-    Broken(Broken),
+    Broken(Box<Broken>),
     Stream(Box<Tokens>),
 }
 
@@ -99,7 +98,7 @@ impl Broken {
     }
 }
 
-type Acquire = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type Acquire = Pin<Box<dyn Future<Output = Slot> + Send>>;
 
 /// Waiting => Generating => Closing | Over.
 enum Stage {
@@ -117,7 +116,7 @@ pub(super) struct Tokens {
     answer: Answer,
     mould: Mould,
     ending: Ending,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     stage: Stage,
     timer: Pin<Box<Sleep>>,
     /// Whether `timer` is set for the next token.
@@ -127,13 +126,13 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(job: Job, answer: Answer, ending: Ending, slots: &Arc<Semaphore>, gzip: bool) -> Self {
+    pub(super) fn new(job: Job, answer: Answer, ending: Ending, slots: &Slots, gzip: bool) -> Self {
         Self {
             mould: answer.mould(),
             job,
             answer,
             ending,
-            slots: Arc::clone(slots),
+            slots: slots.clone(),
             stage: Stage::Waiting(None),
             timer: Box::pin(sleep(Duration::ZERO)),
             armed: false,
@@ -146,11 +145,11 @@ impl Tokens {
         loop {
             match &mut self.stage {
                 Stage::Waiting(acquire) => {
-                    let slots = &self.slots;
-                    let acquire = acquire.get_or_insert_with(|| Box::pin(Arc::clone(slots).acquire_owned()));
+                    let (slots, job) = (&self.slots, &self.job);
+                    let acquire = acquire.get_or_insert_with(|| Box::pin(slots.clone().take(job.size())));
                     let slot = ready!(acquire.as_mut().poll(cx));
                     self.stage = Stage::Generating;
-                    self.job.start(slot.ok());
+                    self.job.start(slot);
                 }
                 Stage::Generating => {
                     let sent = self.job.tokens();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::slots::{Slot, Slots};
 use super::tally::{Entry, Outcome, Tally};
 
 /// How fast the engine is.
@@ -15,6 +15,8 @@ pub(super) struct Pace {
     pub(super) ttft: Duration,
     /// From token to token of one choice.
     pub(super) per_token: Duration,
+    /// A token takes at least this long times the requests that run: what an engine takes that is bound by computing.
+    pub(super) per_running: Duration,
     /// Input tokens per second on top of `ttft`; `None` is at once.
     pub(super) prefill: Option<f64>,
 }
@@ -34,6 +36,10 @@ pub(super) struct Order {
     pub(super) path: &'static str,
     pub(super) stream: bool,
     pub(super) prompt_tokens: u64,
+    /// How many of them the prefix cache held.
+    pub(super) cached_tokens: u64,
+    /// As the request asked for it.
+    pub(super) priority: Option<i64>,
     /// Output tokens of all choices.
     pub(super) tokens: u64,
     pub(super) choices: u64,
@@ -49,9 +55,11 @@ pub(super) struct Job {
     tally: Arc<Tally>,
     pub(super) order: Order,
     pub(super) pace: Pace,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
     /// When the slot was had.
     since: Option<Instant>,
+    /// When the last token was due, where that depends on what else runs.
+    last_due: Option<Instant>,
     sent: u64,
     outcome: Outcome,
 }
@@ -66,41 +74,74 @@ impl Job {
             pace,
             slot: None,
             since: None,
+            last_due: None,
             sent: 0,
             outcome: Outcome::Aborted,
         }
     }
 
-    /// Waits for one of `slots`, first come, first served.
-    pub(super) async fn wait(&mut self, slots: &Arc<Semaphore>) {
-        // The semaphore is never closed; without a permit nothing would be simulated wrongly but the bound.
-        let slot = Arc::clone(slots).acquire_owned().await.ok();
+    /// Waits for its slot.
+    pub(super) async fn wait(&mut self, slots: &Slots) {
+        let slot = slots.clone().take(self.size()).await;
         self.start(slot);
     }
 
-    /// Has its slot.
-    pub(super) fn start(&mut self, slot: Option<OwnedSemaphorePermit>) {
-        debug_assert!(self.since.is_none(), "a job starts once");
-        self.slot = slot;
-        self.since = Some(Instant::now());
-        self.tally.left_queue();
-        self.tally.started(self.order.prompt_tokens);
+    /// The tokens it will hold in the key-value cache in the end.
+    pub(super) fn size(&self) -> u64 {
+        self.order.prompt_tokens + self.order.tokens
     }
 
-    /// When the `index`-th token is due; by the schedule, not by the last one, so that lateness does not add up.
-    pub(super) fn due(&self, index: u64) -> Instant {
+    /// Has its slot.
+    pub(super) fn start(&mut self, slot: Slot) {
+        debug_assert!(self.since.is_none(), "a job starts once");
+        self.slot = Some(slot);
+        self.since = Some(Instant::now());
+        self.tally.left_queue();
+        self.tally.started(self.order.prompt_tokens, self.order.cached_tokens);
+    }
+
+    /// When the `index`-th token is due, to be asked for one after the other; by the schedule, not by when the last one went
+    /// out, so that lateness does not add up.
+    pub(super) fn due(&mut self, index: u64) -> Instant {
         let since = self.since.unwrap_or_else(Instant::now);
-        let step = u32::try_from(index / self.order.choices.max(1)).unwrap_or(u32::MAX);
-        since + self.pace.first(self.order.prompt_tokens) + self.pace.per_token.saturating_mul(step)
+        let choices = self.order.choices.max(1);
+        let first = since + self.pace.first(self.order.prompt_tokens - self.order.cached_tokens);
+        if self.pace.per_running.is_zero() {
+            let step = u32::try_from(index / choices).unwrap_or(u32::MAX);
+            return first + self.pace.per_token.saturating_mul(step);
+        }
+        let due = match self.last_due {
+            None => first,
+            Some(last) if !index.is_multiple_of(choices) => last,
+            Some(last) => {
+                let running = u32::try_from(self.tally.running()).unwrap_or(u32::MAX);
+                last + self.pace.per_token.max(self.pace.per_running.saturating_mul(running))
+            }
+        };
+        self.last_due = Some(due);
+        due
     }
 
     /// Whether all tokens come at once, so that no clock need be asked.
     pub(super) fn immediate(&self) -> bool {
-        self.pace.ttft.is_zero() && self.pace.per_token.is_zero() && self.pace.prefill.is_none()
+        let Pace {
+            ttft,
+            per_token,
+            per_running,
+            prefill,
+        } = self.pace;
+        ttft.is_zero() && per_token.is_zero() && per_running.is_zero() && prefill.is_none()
     }
 
     /// Generates the whole answer.
     pub(super) async fn run(&mut self) {
+        if !self.pace.per_running.is_zero() {
+            for index in 0..self.order.tokens {
+                tokio::time::sleep_until(self.due(index)).await;
+                self.sent(1);
+            }
+            return;
+        }
         if !self.immediate() {
             tokio::time::sleep_until(self.due(self.order.tokens.saturating_sub(1))).await;
         }
@@ -128,7 +169,8 @@ impl Job {
         if self.order.stream || self.sent > 0 || self.pace.per_token.is_zero() {
             return 0;
         }
-        let generating = since.elapsed().saturating_sub(self.pace.first(self.order.prompt_tokens));
+        let read = self.order.prompt_tokens - self.order.cached_tokens;
+        let generating = since.elapsed().saturating_sub(self.pace.first(read));
         let steps = generating.as_nanos() / self.pace.per_token.as_nanos();
         u64::try_from(steps)
             .unwrap_or(u64::MAX)
@@ -152,6 +194,8 @@ impl Drop for Job {
             path: self.order.path,
             stream: self.order.stream,
             prompt_tokens: self.order.prompt_tokens,
+            cached_tokens: self.order.cached_tokens,
+            priority: self.order.priority,
             tokens: self.sent,
             outcome: self.outcome,
         };
@@ -166,6 +210,7 @@ mod tests {
     const PACE: Pace = Pace {
         ttft: Duration::from_millis(100),
         per_token: Duration::from_millis(10),
+        per_running: Duration::ZERO,
         prefill: Some(1000.0),
     };
 
@@ -175,6 +220,8 @@ mod tests {
             path: "/v1/chat/completions",
             stream: false,
             prompt_tokens: 50,
+            cached_tokens: 0,
+            priority: None,
             tokens: 20,
             choices: 2,
             by_length: false,
@@ -189,7 +236,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_takes_prefill_and_one_step_per_token_of_a_choice() {
         let tally = Arc::new(Tally::new(1));
-        let slots = Arc::new(Semaphore::new(1));
+        let slots = Slots::new(1, None);
         let mut one = job(&tally);
         one.wait(&slots).await;
         let start = Instant::now();
@@ -204,17 +251,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_runs_beside_it_slows_a_job_that_is_bound_by_computing() {
+        let tally = Arc::new(Tally::new(1));
+        let slots = Slots::new(8, None);
+        let start = Instant::now();
+        let mut jobs: Vec<Job> = (0..4).map(|_| job(&tally)).collect();
+        for one in &mut jobs {
+            one.pace.per_running = Duration::from_millis(5);
+            one.wait(&slots).await;
+        }
+        jobs[0].run().await;
+        assert_eq!(start.elapsed().as_millis(), 100 + 50 + 9 * 20, "four of five milliseconds each");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_aborted_job_counts_what_it_generated_and_frees_its_slot() {
         let tally = Arc::new(Tally::new(1));
-        let slots = Arc::new(Semaphore::new(1));
+        let slots = Slots::new(1, None);
         let mut one = job(&tally);
         one.wait(&slots).await;
         tokio::time::advance(Duration::from_millis(185)).await;
         drop(one);
-        assert_eq!(
-            (read(&tally, "aborted"), read(&tally, "tokens"), slots.available_permits()),
-            (1, 6, 1)
-        );
+        assert_eq!((read(&tally, "aborted"), read(&tally, "tokens"), slots.free()), (1, 6, 1));
         drop(job(&tally));
         assert_eq!(
             (read(&tally, "aborted"), read(&tally, "waiting"), read(&tally, "running")),

@@ -9,7 +9,9 @@ mod body;
 mod dialect;
 mod fault;
 mod job;
+mod prefix_cache;
 mod routes;
+mod slots;
 mod small;
 mod tally;
 mod wire;
@@ -29,11 +31,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use ask::Ask;
 use fault::{Fault, Unreadable};
 use job::Pace;
+use prefix_cache::{PrefixCache, Prompt};
+use slots::Slots;
 use tally::Tally;
 use wire::{Lever, Wire};
 
@@ -45,8 +48,8 @@ const FAULT_USES_MAX: usize = 4096;
 /// A simulated inference server: OpenAI's and Anthropic's routes, vLLM's metrics, and faults on request.
 ///
 /// Prints `listening on http://ADDRESS` as its first line. GET /sim/stats tells what it did, GET /sim/requests the latest
-/// requests. A request may set `sim_output_tokens`, `sim_ttft_ms`, `sim_ms_per_token`, `sim_cached_tokens` and `sim_fault` in
-/// its body (or the header `x-sim-fault`).
+/// requests. A request may set `sim_output_tokens`, `sim_ttft_ms`, `sim_ms_per_token`, `sim_ms_per_running`,
+/// `sim_cached_tokens` and `sim_fault` in its body (or the header `x-sim-fault`).
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// Address to listen on; port 0 lets the system choose
@@ -64,6 +67,16 @@ pub(super) struct Flags {
     /// From token to token, in milliseconds
     #[arg(long, default_value_t = 0.0, value_name = "MS")]
     ms_per_token: f64,
+    /// A token takes at least this long times the requests that generate, in milliseconds
+    #[arg(long, default_value_t = 0.0, value_name = "MS")]
+    ms_per_running: f64,
+    /// How many tokens of input and output its key-value cache holds at once; more wait their turn [default: 4096 per slot,
+    /// and nobody waits for them]
+    #[arg(long, value_name = "N")]
+    kv_tokens: Option<u32>,
+    /// How many tokens of prompts it remembers: found again they are read at once and reported as cached [default: none]
+    #[arg(long, value_name = "N")]
+    prefix_cache_tokens: Option<u64>,
     /// Input tokens read per second before the first output token [default: at once]
     #[arg(long, value_name = "N")]
     prefill_tokens_per_sec: Option<f64>,
@@ -94,7 +107,8 @@ struct Server {
     kv_tokens: u64,
     fault: Option<String>,
     api_key: Option<String>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
+    prefix_cache: Option<Mutex<PrefixCache>>,
     tally: Arc<Tally>,
     /// How often each fault with `times=` occurred, by its spelling.
     fault_uses: Mutex<HashMap<String, u32>>,
@@ -116,12 +130,14 @@ impl Server {
             pace: Pace {
                 ttft: millis(flags.ttft_ms).context("--ttft-ms")?,
                 per_token: millis(flags.ms_per_token).context("--ms-per-token")?,
+                per_running: millis(flags.ms_per_running).context("--ms-per-running")?,
                 prefill: flags.prefill_tokens_per_sec,
             },
-            kv_tokens: u64::from(flags.slots) * KV_TOKENS_PER_SLOT,
+            kv_tokens: flags.kv_tokens.map_or(u64::from(flags.slots) * KV_TOKENS_PER_SLOT, u64::from),
             fault: flags.fault.clone(),
             api_key: flags.api_key.clone(),
-            slots: Arc::new(Semaphore::new(flags.slots as usize)),
+            slots: Slots::new(flags.slots, flags.kv_tokens),
+            prefix_cache: flags.prefix_cache_tokens.map(|tokens| Mutex::new(PrefixCache::new(tokens))),
             tally: Arc::new(Tally::new(flags.log_length)),
             fault_uses: Mutex::default(),
         })
@@ -147,8 +163,16 @@ impl Server {
         Pace {
             ttft: asked(ask.sim_ttft_ms, self.pace.ttft),
             per_token: asked(ask.sim_ms_per_token, self.pace.per_token),
+            per_running: asked(ask.sim_ms_per_running, self.pace.per_running),
             prefill: self.pace.prefill,
         }
+    }
+
+    /// Looks a body's prompt up in the prefix cache and keeps it there. `None` without a cache.
+    fn read_prompt(&self, body: &[u8]) -> Option<u64> {
+        let cache = self.prefix_cache.as_ref()?;
+        let prompt: Prompt<'_> = serde_json::from_slice(body).ok()?;
+        Some(cache.lock().read(&prompt))
     }
 
     /// What goes wrong with this request: what it asks for, else what the flags say, unless that happened often enough.

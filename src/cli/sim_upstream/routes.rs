@@ -134,7 +134,10 @@ async fn post(
         Ok(fault) => fault,
         Err(wrong) => return Ok(error(dialect, StatusCode::BAD_REQUEST, &wrong.to_string())),
     };
-    let mut job = Job::new(&server.tally, server.pace(&ask), order(server, &head.headers, path, route, &ask));
+    let mut order = order(server, &head.headers, path, route, &ask);
+    let cached = server.read_prompt(&body).map(|cached| cached.min(order.prompt_tokens - 1));
+    order.cached_tokens = cached.unwrap_or(0);
+    let mut job = Job::new(&server.tally, server.pace(&ask), order);
     if !fault.delay.is_zero() {
         tokio::time::sleep(fault.delay).await;
     }
@@ -181,6 +184,8 @@ fn order(server: &Server, headers: &HeaderMap, path: &'static str, route: Route,
         path,
         stream: ask.stream == Some(true) && matches!(route, Route::Generate(_)),
         prompt_tokens: ask.prompt_tokens(),
+        cached_tokens: 0,
+        priority: ask.priority,
         tokens: tokens.saturating_mul(choices),
         choices,
         by_length: ask.cut_short(tokens),
@@ -241,7 +246,9 @@ async fn generate(server: &Server, dialect: Dialect, ask: &Ask, fault: &Fault, m
         choices: job.order.choices,
         tokens: job.order.tokens / job.order.choices,
         prompt_tokens: job.order.prompt_tokens,
-        cached_tokens: ask.sim_cached_tokens,
+        cached_tokens: ask
+            .sim_cached_tokens
+            .or_else(|| server.prefix_cache.as_ref().map(|_| job.order.cached_tokens)),
         by_length: job.order.by_length,
         include_usage,
         continuous_usage: include_usage
@@ -287,7 +294,7 @@ fn finish(content_type: HeaderValue, plain: Bytes, fault: &Fault, mut job: Job) 
     let bytes = if fault.gzip { gzip(&plain) } else { plain };
     let length = bytes.len();
     let body = match fault.ending {
-        Ending::Stall(_) | Ending::Cut(_) => Answered::Broken(Broken::new(&bytes, fault.ending, job)),
+        Ending::Stall(_) | Ending::Cut(_) => Answered::Broken(Box::new(Broken::new(&bytes, fault.ending, job))),
         Ending::Whole | Ending::Reset | Ending::Garbage | Ending::Redirect => {
             job.will_end(Outcome::Finished);
             Answered::Whole(Some(bytes))

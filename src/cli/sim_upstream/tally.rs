@@ -27,6 +27,10 @@ pub(super) struct Entry {
     pub(super) path: &'static str,
     pub(super) stream: bool,
     pub(super) prompt_tokens: u64,
+    /// Those of them that the prefix cache held.
+    pub(super) cached_tokens: u64,
+    /// The `priority` of its body.
+    pub(super) priority: Option<i64>,
     /// Output tokens generated until it ended.
     pub(super) tokens: u64,
     pub(super) outcome: Outcome,
@@ -43,6 +47,7 @@ pub(super) struct Tally {
     waiting: AtomicU64,
     max_running: AtomicU64,
     prompt_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
     tokens: AtomicU64,
     finished_by_length: AtomicU64,
     /// Tokens in the simulated KV cache: the input of what runs, and its output so far.
@@ -62,6 +67,7 @@ pub(super) struct Stats {
     waiting: u64,
     max_running: u64,
     prompt_tokens: u64,
+    cached_tokens: u64,
     tokens: u64,
 }
 
@@ -77,6 +83,7 @@ impl Tally {
             waiting: AtomicU64::new(0),
             max_running: AtomicU64::new(0),
             prompt_tokens: AtomicU64::new(0),
+            cached_tokens: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             finished_by_length: AtomicU64::new(0),
             held: AtomicU64::new(0),
@@ -97,10 +104,15 @@ impl Tally {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) fn started(&self, prompt_tokens: u64) {
+    pub(super) fn running(&self) -> u64 {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn started(&self, prompt_tokens: u64, cached_tokens: u64) {
         let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
         self.max_running.fetch_max(running, Ordering::Relaxed);
         self.prompt_tokens.fetch_add(prompt_tokens, Ordering::Relaxed);
+        self.cached_tokens.fetch_add(cached_tokens, Ordering::Relaxed);
         self.held.fetch_add(prompt_tokens, Ordering::Relaxed);
     }
 
@@ -149,6 +161,7 @@ impl Tally {
             waiting: read(&self.waiting),
             max_running: read(&self.max_running),
             prompt_tokens: read(&self.prompt_tokens),
+            cached_tokens: read(&self.cached_tokens),
             tokens: read(&self.tokens),
         }
     }
@@ -172,6 +185,8 @@ impl Tally {
         family("kv_cache_usage_perc", "gauge", &[("", usage)]);
         family("num_preemptions_total", "counter", &[("", 0.0)]);
         family("prompt_tokens_total", "counter", &[("", stats.prompt_tokens as f64)]);
+        family("prefix_cache_queries_total", "counter", &[("", stats.prompt_tokens as f64)]);
+        family("prefix_cache_hits_total", "counter", &[("", stats.cached_tokens as f64)]);
         family("generation_tokens_total", "counter", &[("", stats.tokens as f64)]);
         let finished = [
             (r#",finished_reason="stop""#, stats.completed.saturating_sub(by_length) as f64),
@@ -191,7 +206,7 @@ mod tests {
     fn metrics_bear_the_names_an_engine_gives_them() {
         let tally = Tally::new(1);
         tally.arrived();
-        tally.started(30);
+        tally.started(30, 0);
         tally.generated(20);
         let text = tally.metrics("lla\"ma", 100);
         for line in [
@@ -220,6 +235,8 @@ mod tests {
                     path: "/v1/chat/completions",
                     stream: true,
                     prompt_tokens: 1,
+                    cached_tokens: 0,
+                    priority: None,
                     tokens: 1,
                     outcome: Outcome::Finished,
                 },

@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 use super::credential::{hex, unhex};
 use super::tenant::MODELS;
 use super::{Noun, RATE_MAX, SLOTS_MAX, TOKENS_MAX, by_file};
-use crate::catalog::{ApiKey, Budget, BudgetPeriod, Provenance};
+use crate::catalog::{ApiKey, Budget, BudgetPeriod, Provenance, Word};
 use crate::config::field::{Field, field};
 use crate::config::kind::Kind;
-use crate::config::wire::Word;
 use crate::id::{KeyId, TenantId};
 
 static FIELDS: &[Field<ApiKey>] = &[

@@ -7,11 +7,11 @@ use super::credential::{credential_shown, credential_taken};
 use super::{Noun, SLOTS_MAX, WAIT_SECS_MAX, by_file};
 use crate::catalog::{
     CacheMode, CachePolicy, CacheScope, Endpoint, Engine, LoadBalancing, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance,
-    Supports, Timeouts, Tls,
+    Supports, Timeouts, Tls, Word,
 };
 use crate::config::field::{Field, Vault, field};
 use crate::config::kind::Kind;
-use crate::config::wire::{Wire, Word};
+use crate::config::wire::Wire;
 use crate::id::ModelId;
 
 const NAME: Kind = Kind::Line(1, 256);

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Noun, RATE_MAX, SLOTS_MAX, TOKENS_MAX, by_file};
-use crate::catalog::{Budget, BudgetPeriod, DEFAULT_GROUP, Provenance, Tenant, TenantStatus};
+use crate::catalog::{Budget, BudgetPeriod, DEFAULT_GROUP, Provenance, Tenant, TenantStatus, Word};
 use crate::config::field::{Field, field};
 use crate::config::kind::Kind;
-use crate::config::wire::Word;
 use crate::id::TenantId;
 use crate::units::Weight;
 

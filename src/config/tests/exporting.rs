@@ -121,6 +121,7 @@ fn every_setting_survives_the_way_through_the_file() {
         let other = match (field.get)(&settings) {
             serde_json::Value::Number(_) => serde_json::json!(1024),
             serde_json::Value::Null => serde_json::json!("/file"),
+            serde_json::Value::Bool(set) => serde_json::json!(!set),
             _ if field.name.ends_with("listen") => serde_json::json!("[::1]:1"),
             _ if field.name == "store.path" => serde_json::json!("/x"),
             shown => {

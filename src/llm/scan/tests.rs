@@ -22,6 +22,11 @@ fn check(inside: &'static [u8], body: &str, expected: &[&str]) {
         let found: Vec<Value> = reports(inside, &[head, tail]).into_iter().map(|(_, report)| report).collect();
         assert_eq!(found, expected, "cut at {cut}: {body}");
     }
+    let mut found: Vec<Value> = Vec::new();
+    let enough = at_the_end(body.as_bytes(), |report| found.push(serde_json::from_slice(report).unwrap()));
+    if enough {
+        assert_eq!(found, expected, "the end alone: {body}");
+    }
 }
 
 #[test]
@@ -73,6 +78,34 @@ fn a_report_too_large_is_given_up() {
     assert_eq!(reports(b"", &[body.as_bytes()]), []);
 }
 
+#[test]
+fn the_end_alone_is_enough_for_the_bodies_that_servers_send() {
+    for body in [
+        r#"{"usage":{"a":1}}"#,
+        "{\"choices\":[{\"text\":\"\\\"usage\\\\\"}],\"usage\" : {\"a\":1} }\n",
+        r#"{"usage":{"a":{"b":[1,"}"]}},"timings":{"x":[{}]},"meta":{}}"#,
+    ] {
+        let mut found = Vec::new();
+        assert!(at_the_end(body.as_bytes(), |report| found.extend_from_slice(report)), "{body}");
+        assert!(body.contains(std::str::from_utf8(&found).unwrap()), "{body}");
+        assert!(found.trim_ascii_start().starts_with(b"{\"a\":") && found.ends_with(b"}"), "{body}");
+    }
+}
+
+#[test]
+fn the_end_alone_is_not_enough_where_the_last_usage_is_another_ones() {
+    for body in [
+        r#"{"usage":{"a":1},"x":{"usage":{"a":2}}}"#,
+        r#"{"usage":{"a":1},"x":[{"usage":{"a":2}}],"y":{}}"#,
+        r#"{"usage":{"a":1},"x":"\"usage"}"#,
+        r#"{"usage":{"a":1},"x":"usage"}"#,
+        r#"{"usage":{"a":1"#,
+        r#"{"usage":{"a":1}"#,
+    ] {
+        assert!(!at_the_end(body.as_bytes(), |_| ()), "{body}");
+    }
+}
+
 proptest! {
     /// Whatever else a body holds, its own `usage` is found and nothing else, however the body is cut.
     #[test]
@@ -88,6 +121,10 @@ proptest! {
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]).collect();
         let found: Vec<Value> = reports(b"", &pieces).into_iter().filter(|(place, _)| *place == Place::Usage).map(|(_, report)| report).collect();
-        prop_assert_eq!(found, expected, "{}", text);
+        prop_assert_eq!(&found, &expected, "{}", text);
+        let mut at_end: Vec<Value> = Vec::new();
+        if at_the_end(text.as_bytes(), |report| at_end.push(serde_json::from_slice(report).unwrap())) {
+            prop_assert_eq!(&at_end, &expected, "the end alone: {}", text);
+        }
     }
 }

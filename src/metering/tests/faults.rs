@@ -1,4 +1,5 @@
 //! Full disks, a store that refuses, a spool that is full.
+
 use super::*;
 
 fn disk_full(scratch: &Scratch, full: bool) {
@@ -95,4 +96,115 @@ fn rows_that_neither_spool_nor_memory_can_hold_are_counted_as_lost() {
     let counters = scratch.meter.counters();
     assert!(counters.lost > 0);
     assert_eq!(counters.waiting_rows, WAITING_MAX as u64);
+}
+
+#[test]
+fn a_row_that_the_store_refuses_for_good_is_set_aside_and_holds_up_no_other() {
+    let scratch = Scratch::new();
+    *scratch.memory.refuses.lock() = Some("poison");
+    let intents: Vec<Intent> = (0..1_000)
+        .map(|number| Intent {
+            model: Arc::from(if number % 300 == 7 { "poison" } else { "llama" }),
+            ..intent()
+        })
+        .collect();
+    for intent in &intents {
+        scratch.meter.begin(intent.clone()).unwrap().settle(settled(intent));
+    }
+    scratch.flush();
+    assert_eq!(scratch.memory.rows.lock().len(), 996);
+    let counters = scratch.meter.counters();
+    assert_eq!((counters.set_aside, counters.lost, counters.rows), (4, 0, 996));
+
+    // The next start tries them again, and only those that are taken leave the file.
+    let Scratch { meter, memory, dir } = scratch;
+    let restart = |meter| {
+        drop(meter);
+        Meter::open(&settings(&dir.path().join("spool")), Arc::clone(&memory) as _).unwrap()
+    };
+    let meter = restart(meter);
+    assert_eq!(meter.counters().set_aside, 4);
+    *memory.refuses.lock() = None;
+    let meter = restart(meter);
+    assert_eq!(meter.counters().set_aside, 0);
+    assert_eq!(memory.rows.lock().len(), 1_000);
+    drop(meter);
+    assert_eq!(dir.path().join("spool").read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn a_start_sets_aside_what_the_store_refuses() {
+    let scratch = Scratch::new();
+    scratch.memory.broken.store(true, Ordering::SeqCst);
+    let poison = Intent {
+        model: Arc::from("poison"),
+        ..intent()
+    };
+    for intent in [&intent(), &poison, &intent()] {
+        scratch.meter.begin(intent.clone()).unwrap().settle(settled(intent));
+    }
+    scratch.memory.broken.store(false, Ordering::SeqCst);
+    *scratch.memory.refuses.lock() = Some("poison");
+    let (revived, _dir) = scratch.after_kill();
+    assert_eq!(revived.counters().set_aside, 1);
+    assert_eq!(scratch.memory.rows.lock().len(), 2);
+}
+
+#[test]
+fn damage_in_the_active_segment_costs_what_it_hit_and_nothing_after() {
+    let scratch = Scratch::new();
+    let mut rows = 0;
+    let mut record = |count: usize| {
+        for _ in 0..count {
+            scratch.meter.record(settled(&intent()));
+        }
+        rows += count;
+        scratch.flush();
+        assert_eq!(scratch.memory.rows.lock().len(), rows);
+    };
+    let damage = |bytes: &[u8]| scratch.meter.shared.spool.append(bytes).unwrap();
+    record(5);
+    // Between records, at the end where nothing follows, and more than is read at once.
+    damage(&[0x11; 100]);
+    record(5);
+    damage(&[0; 37]);
+    scratch.flush();
+    record(5);
+    let large = vec![0; 3 << 20];
+    damage(&large);
+    record(300);
+    assert!(
+        (2..=3).contains(&scratch.meter.counters().damaged),
+        "{:?}",
+        scratch.meter.counters()
+    );
+    assert_eq!(scratch.meter.counters().lost, 0);
+}
+
+#[test]
+fn a_segment_that_is_taken_away_costs_its_rows_and_no_later_ones() {
+    let scratch = Scratch::new();
+    std::fs::remove_file(spool::path(&scratch.dir.path().join("spool"), 1)).unwrap();
+    scratch.meter.record(settled(&intent()));
+    scratch.flush();
+    assert_eq!(scratch.meter.counters().damaged, 1);
+    let later = intent();
+    scratch.meter.begin(later.clone()).unwrap().settle(settled(&later));
+    scratch.flush();
+    assert_eq!(scratch.row(later.request_id), Some(settled(&later)));
+}
+
+#[test]
+fn a_spool_that_cannot_be_read_back_is_counted() {
+    let scratch = Scratch::new();
+    let spool_dir = scratch.dir.path().join("spool");
+    let segment = spool::segments(&spool_dir).unwrap()[0];
+    std::fs::remove_file(spool::path(&spool_dir, segment)).unwrap();
+    let intent = intent();
+    scratch.meter.begin(intent.clone()).unwrap().settle(settled(&intent));
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while scratch.meter.counters().read_errors == 0 {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
 }

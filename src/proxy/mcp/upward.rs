@@ -14,7 +14,7 @@ use super::super::Gateway;
 use super::super::ctx::RequestCtx;
 use super::super::lease::Spent;
 use super::super::phase::request_filter::presented;
-use super::super::phase::upstream_peer::{READ_GRACE, WRITE_TIMEOUT, gone};
+use super::super::phase::upstream_peer::{WRITE_TIMEOUT, gone};
 use super::super::phase::upstream_request_filter::OURSELVES;
 use super::super::rescue::Fault;
 use super::arrive::SESSION_ID;
@@ -64,7 +64,6 @@ pub(in crate::proxy) async fn peer(gateway: &Gateway, session: &mut Session, cal
     })?;
     let mut peer = chosen.peer();
     // The deadlines of the answer are kept by the replay, and strike first.
-    peer.options.read_timeout = Some(Duration::from_secs(u64::from(call.server.idle_timeout_secs)) + READ_GRACE);
     peer.options.write_timeout = Some(WRITE_TIMEOUT);
     call.answer.attempts = call.answer.attempts.saturating_add(1);
     call.answer.attempt_at = Some(Instant::now());

@@ -47,7 +47,7 @@ pub(in crate::proxy) async fn run(session: &mut Session, error: &Error, ctx: &mu
 }
 
 /// What an error of Pingora's means.
-fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
+pub(super) fn diagnose(error: &Error, session: &Session, ctx: &RequestCtx) -> Fault {
     if Late::of(error).is_some() {
         return Fault::UpstreamTimeout;
     }
@@ -107,6 +107,10 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut RequestCtx
     if *fault == Fault::ClientGone {
         ctx.status = fault.status();
         return;
+    }
+    if *fault == Fault::ShuttingDown {
+        // The next try is better made elsewhere.
+        session.set_keepalive(None);
     }
     let body = fault.body(ctx.dialect, ctx.shown_id());
     let head = fault.head(body.len());

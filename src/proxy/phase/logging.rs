@@ -1,4 +1,4 @@
-//! The end of every request: settles what it took, writes its row, and says in one line how it went. Not called after a
+//! The end of every request: settles what it took and writes its row, which the request log is made from. Not called after a
 //! panic, when the `Drop` of lease and bill do the settling.
 
 use std::borrow::Cow;
@@ -6,16 +6,15 @@ use std::time::Instant;
 
 use fail::fail_point;
 use pingora_proxy::Session;
-use tracing::debug;
 
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::mcp;
 use super::super::rescue::Fault;
 use super::super::{Gateway, cached, ms, replay};
-use crate::answers;
 use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
+use crate::telemetry::Line;
 use crate::upstreams;
 
 pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) {
@@ -50,7 +49,7 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         row.status = status;
         row.outcome = ctx.fault.as_ref().map_or_else(|| outcome(status), |fault| fault.outcome());
         row.error_code = ctx.fault.as_ref().map(|fault| Cow::Borrowed(fault.code()));
-        row.cache = status_of(cache);
+        row.cache = cache;
         row.saved = saved
             .map(|saved| metering::Saved {
                 tokens: saved.tokens(),
@@ -70,32 +69,33 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
     if let Some(call) = &mut ctx.mcp {
         mcp::end::settle(call, ended_well);
     }
-    debug!(
-        request_id = %ctx.id,
-        tenant = ctx.principal.as_ref().map_or("", |principal| &principal.tenant.name),
-        model = ctx.work.as_ref().map_or("", |work| &work.model.name),
-        status,
-        error = ctx.fault.as_ref().map_or("", |fault| fault.code()),
-        attempts = ctx.work.as_ref().map_or(0, |work| work.answer.attempts),
-        input_tokens = spent.input,
-        output_tokens = spent.output,
-        queue_ms = ctx.work.as_ref().map_or(0, |work| whole_ms(work.lease.waited())),
-        total_ms = ms(ctx.born, Instant::now()),
-        "request"
-    );
-    if let Some(bill) = &mut ctx.bill {
-        bill.settle();
+    match &mut ctx.bill {
+        Some(bill) => bill.settle(),
+        None => without_row(gateway, ctx, status),
     }
 }
 
-fn status_of(cache: answers::CacheStatus) -> metering::CacheStatus {
-    match cache {
-        answers::CacheStatus::Off => metering::CacheStatus::Off,
-        answers::CacheStatus::Miss => metering::CacheStatus::Miss,
-        answers::CacheStatus::Hit => metering::CacheStatus::Hit,
-        answers::CacheStatus::Coalesced => metering::CacheStatus::Coalesced,
-        answers::CacheStatus::Bypass => metering::CacheStatus::Bypass,
+/// What has no row in the ledger is counted here, and has its line from here: health checks, lists of models, and whom
+/// nobody knows. No path, no method: before authentication they are what a stranger likes to write.
+#[cold]
+fn without_row(gateway: &Gateway, ctx: &RequestCtx, status: u16) {
+    if let Some(fault) = &ctx.fault {
+        gateway.refusals.count(fault.code());
     }
+    gateway.request_log.tell(status < 400, || Line {
+        request_id: ctx.id.to_string(),
+        client_request_id: if ctx.shown_id == ctx.own_id {
+            String::new()
+        } else {
+            ctx.shown_id().to_owned()
+        },
+        ts_ms: ctx.born_at.0,
+        outcome: ctx.fault.as_ref().map_or_else(|| outcome(status), Fault::outcome).as_str(),
+        status,
+        error_code: ctx.fault.as_ref().map_or("", |fault| fault.code()).to_owned(),
+        total_ms: ms(ctx.born, Instant::now()),
+        ..Line::default()
+    });
 }
 
 /// Gives back what the request took, less what it used, and tells those who learn from it.

@@ -30,6 +30,7 @@ use crate::catalog::{ApiKey, Catalog, Engine, Model, Principal, Protocol, Tenant
 use crate::limits::{self, Exceeded, Reservation};
 use crate::llm::{self, Dialect, Extras, Route};
 use crate::quota::estimate;
+use crate::upstreams::engine_priority_value;
 
 /// Header by which a client shortens its wait.
 const PATIENCE: &str = "x-obleth-max-queue-ms";
@@ -68,7 +69,7 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
         return reply(session, ctx, "text/plain", Bytes::from_static(b"ok")).await;
     }
     let catalog = gateway.live.load();
-    let principal = who(gateway, &catalog, &head.headers)?;
+    let principal = who(gateway, &catalog, &head.headers).map_err(|fault| damp(gateway, session, fault))?;
     let route = match destination {
         Destination::Work(route) => route,
         Destination::Models => return reply(session, ctx, "application/json", models(&catalog, &principal)).await,
@@ -105,16 +106,21 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
     let (Some(principal), Some(work)) = (&ctx.principal, &mut ctx.work) else {
         return Err(Fault::Internal);
     };
-    // From here on only what goes upstream is held.
-    let body = {
-        let read = body;
-        llm::rewrite(&read, &work.parsed, &work.model.upstream_model, &Extras::default())
-    };
-    work.body_len = body.len();
+    let mut body = body;
+    if !work.model.engine_priority {
+        // From here on only what goes upstream is held.
+        body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &Extras::default());
+        work.body_len = body.len();
+    }
     let spent = spend(gateway, principal, work);
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     spent?;
     when(gateway, session, principal, work).await?;
+    if work.model.engine_priority {
+        // The engine's own queue is told of the standing, which is not known before.
+        body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &prioritised(work, route));
+        work.body_len = body.len();
+    }
     fail_point!("proxy::request_filter");
     ctx.home = Some(forward(session, work, (body, hold)));
     Ok(Verdict::Forward)
@@ -148,6 +154,21 @@ pub(in crate::proxy) fn who(gateway: &Gateway, catalog: &Catalog, headers: &Head
     Ok(principal)
 }
 
+/// A wrong credential counts against the client's address, and too many make patience the answer.
+#[cold]
+fn damp(gateway: &Gateway, session: &Session, fault: Fault) -> Fault {
+    if fault != Fault::InvalidKey {
+        return fault;
+    }
+    let peer = session.client_addr().and_then(|address| address.as_inet());
+    match gateway.failures.count(peer.map(|address| address.ip())) {
+        Ok(()) => fault,
+        Err(too_many) => Fault::TooManyFailures {
+            retry_after: too_many.retry_after,
+        },
+    }
+}
+
 /// The one credential a request carries: `Authorization: Bearer`, or `x-api-key`, or both if they are the same.
 pub(in crate::proxy) fn presented(headers: &HeaderMap) -> Result<&[u8], Fault> {
     let bearer = headers.get_all(AUTHORIZATION).iter().map(|value| {
@@ -177,7 +198,12 @@ async fn what(
         bytes: gateway.bounds.max_body_bytes,
         time: gateway.bounds.body_timeout,
     };
-    let (bytes, hold) = body::read(session.as_mut(), bounds, &gateway.budget).await?;
+    let read = tokio::select! {
+        biased;
+        read = body::read(session.as_mut(), bounds, &gateway.budget) => Some(read),
+        () = gateway.active.closing() => None,
+    };
+    let (bytes, hold) = read.unwrap_or(Err(Fault::ShuttingDown))?;
     let content_type = session.req_header().headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let parsed = llm::read(route, content_type, &bytes).map_err(Fault::Body)?;
     let model = catalog.model_named(&parsed.model).filter(|model| model.enabled);
@@ -250,9 +276,12 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
 
 /// Takes what is asked of the limits of the key and its tenant.
 pub(in crate::proxy) fn reserve(gateway: &Gateway, principal: &Principal, ask: &limits::Ask) -> Result<Reservation, Fault> {
-    let reserved = gateway.limits.reserve(principal, ask, gateway.limits.now(), wall_now());
+    let now = gateway.limits.now();
+    let reserved = gateway
+        .limits
+        .reserve(principal, ask, now, gateway.limits.calendar(wall_now(), now));
     reserved.map_err(|exceeded| match exceeded {
-        Exceeded::Rate { retry_after, scope, .. } => Fault::RateLimited { retry_after, scope },
+        Exceeded::Rate { retry_after, scope } => Fault::RateLimited { retry_after, scope },
         Exceeded::TooLarge => Fault::ExceedsQuota,
         Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
         // Deleted between authentication and this step.
@@ -310,6 +339,15 @@ pub(in crate::proxy) fn refusal(refusal: Refusal) -> Fault {
         Refusal::ShuttingDown => Fault::ShuttingDown,
         // Deleted between authentication and admission.
         Refusal::UnknownTenant => Fault::InvalidKey,
+    }
+}
+
+/// What the engine is told of the tenant's standing, where it has a field for it.
+fn prioritised(work: &Work, route: Route) -> Extras {
+    let value = |standing| engine_priority_value(work.model.engine, route, standing);
+    Extras {
+        priority: work.lease.standing().and_then(value),
+        ..Extras::default()
     }
 }
 

@@ -37,6 +37,14 @@ const PASSED_BACK: [HeaderName; 13] = [
     HeaderName::from_static("openai-model"),
 ];
 
+/// Our own headers. Constants, because a name given as text is parsed and copied for each answer.
+const QUEUE_MS: HeaderName = HeaderName::from_static("x-obleth-queue-ms");
+const MODEL: HeaderName = HeaderName::from_static("x-obleth-model");
+const CACHE: HeaderName = HeaderName::from_static("x-obleth-cache");
+const OWN_ID: HeaderName = HeaderName::from_static("x-obleth-request-id");
+/// The client's id, or ours.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// The largest status there is (RFC 9110, 15).
 const STATUS_MAX: u16 = 599;
 
@@ -159,7 +167,7 @@ fn write(session: &Session, head: &mut ResponseHeader, ctx: &mut RequestCtx) -> 
 pub(in crate::proxy) fn tell(head: &mut ResponseHeader, model: &str, waited: Duration) -> Result<()> {
     waited_for(head, waited)?;
     if let Ok(name) = HeaderValue::from_str(model) {
-        head.insert_header("x-obleth-model", name)?;
+        head.insert_header(MODEL, name)?;
     }
     Ok(())
 }
@@ -167,16 +175,16 @@ pub(in crate::proxy) fn tell(head: &mut ResponseHeader, model: &str, waited: Dur
 /// How long a slot was waited for.
 pub(in crate::proxy) fn waited_for(head: &mut ResponseHeader, waited: Duration) -> Result<()> {
     let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-    head.insert_header("x-obleth-queue-ms", HeaderValue::from(waited))?;
+    head.insert_header(QUEUE_MS, HeaderValue::from(waited))?;
     Ok(())
 }
 
 /// The headers of every answer on the data plane.
 pub(in crate::proxy) fn sign(head: &mut ResponseHeader, ctx: &RequestCtx) -> Result<()> {
-    head.insert_header("x-request-id", ctx.shown_id.clone())?;
-    head.insert_header("x-obleth-request-id", ctx.own_id.clone())?;
+    head.insert_header(REQUEST_ID, ctx.shown_id.clone())?;
+    head.insert_header(OWN_ID, ctx.own_id.clone())?;
     if ctx.cache != CacheStatus::Off {
-        head.insert_header("x-obleth-cache", HeaderValue::from_static(ctx.cache.as_str()))?;
+        head.insert_header(CACHE, HeaderValue::from_static(ctx.cache.as_str()))?;
     }
     if let Some(origin) = &ctx.cors {
         mcp::allow(head, origin)?;

@@ -13,10 +13,8 @@ use super::super::mcp;
 use super::super::rescue::Fault;
 use crate::upstreams::{Chosen, Unavailable, Upstreams};
 
-/// By how much a read outlives the deadlines that should have ended it.
-pub(in crate::proxy) const READ_GRACE: Duration = Duration::from_secs(5);
-
-/// How long a single write to the endpoint may take. Reading is bounded by the request's own deadlines.
+/// How long a single write to the endpoint may take. Reads have no timeout of their own: the request's deadlines strike for as
+/// long as one pends, and Pingora's would set a timer for every piece of the answer.
 pub(in crate::proxy) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Fault> {
@@ -37,10 +35,11 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
     };
     let chosen = chosen.map_err(|why| match work.answer.attempts {
         0 => Fault::NoHealthyUpstream(why.to_string()),
-        // All that could be tried has been.
-        _ => Fault::UpstreamUnreachable,
+        // All that could be tried has been; how the first attempt ended says more than that there is no other.
+        _ => work.answer.first_fault.take().unwrap_or(Fault::UpstreamUnreachable),
     })?;
-    let peer = peer(&chosen, work);
+    let mut peer = chosen.peer();
+    peer.options.write_timeout = Some(WRITE_TIMEOUT);
     work.answer.attempts = work.answer.attempts.saturating_add(1);
     work.answer.attempt_at = Some(Instant::now());
     // What an attempt before this one got counts no more.
@@ -67,14 +66,4 @@ pub(in crate::proxy) fn gone(end: pingora::Result<Option<bytes::Bytes>>) -> Faul
         Err(error) if Late::of(&error).is_some() => Fault::UpstreamTimeout,
         Ok(_) | Err(_) => Fault::ClientGone,
     }
-}
-
-fn peer(chosen: &Chosen, work: &Work) -> HttpPeer {
-    let mut peer = chosen.peer();
-    let timeouts = work.model.timeouts;
-    // The deadlines of the answer are kept elsewhere, and strike first; this ends a read that nobody watches.
-    let silence = Duration::from_secs(u64::from(timeouts.first_byte_secs.max(timeouts.idle_secs)));
-    peer.options.read_timeout = Some(silence + READ_GRACE);
-    peer.options.write_timeout = Some(WRITE_TIMEOUT);
-    peer
 }

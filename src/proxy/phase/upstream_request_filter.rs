@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 use super::super::ctx::RequestCtx;
 use super::super::mcp;
 use super::super::rescue::Fault;
+use super::response_filter::REQUEST_ID;
 use crate::catalog::Protocol;
 use crate::llm::Dialect;
 
@@ -62,7 +63,7 @@ fn write(session: &Session, head: &mut RequestHeader, ctx: &RequestCtx) -> Resul
     }
     ours.insert_header(USER_AGENT, HeaderValue::from_static(OURSELVES))?;
     ours.insert_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
-    ours.insert_header("x-request-id", ctx.shown_id.clone())?;
+    ours.insert_header(REQUEST_ID, ctx.shown_id.clone())?;
     ours.insert_header(CONTENT_LENGTH, HeaderValue::from(work.body_len))?;
     if let Some(secret) = chosen.credential() {
         if work.model.protocol == Protocol::Anthropic && route.dialect() == Dialect::Anthropic {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::ModelId;
-use crate::scheduler::{Cost, Entered, Grant, KeyIx, Leave, ModelIx, Refused, Request, TicketIx};
+use crate::scheduler::{Cost, Entered, Grant, KeyIx, Leave, ModelIx, Refused, Request, Standing, TicketIx};
 
 fn request(tenant: Handle<TenantIx>, owner: u32) -> Request {
     Request {
@@ -462,4 +462,50 @@ fn a_model_that_loses_its_cap_brings_its_waiters_in_the_order_they_came() {
     scheduler.set_model(model, 100, None);
     scheduler.set_max_in_flight(3);
     assert_eq!(owners(&events(&mut scheduler)), [0, 1, 2]);
+}
+
+#[test]
+fn a_slot_above_the_tenants_share_is_borrowed_and_its_first_never_is() {
+    let mut scheduler = with_slots(8);
+    let (small, large) = (group(&mut scheduler, "small", 100), group(&mut scheduler, "large", 300));
+    let only = tenant(&mut scheduler, &terms(small, 100));
+    let other = tenant(&mut scheduler, &terms(large, 100));
+    let mut enter = |tenant, count| -> Vec<Grant> {
+        (0..count)
+            .map(|owner| granted(scheduler.enter(&request(tenant, owner), at_ms(0))))
+            .collect()
+    };
+    // Alone it has all; beside the other a quarter of eight.
+    let (mine, theirs) = (enter(only, 4), enter(other, 4));
+    let standings = |grants: &[Grant]| grants.iter().map(|grant| scheduler.standing(grant)).collect::<Vec<_>>();
+    use Standing::{Borrower, Owner};
+    assert_eq!(standings(&mine), [Owner, Owner, Borrower, Borrower]);
+    assert_eq!(standings(&theirs), [Owner; 4]);
+    scheduler.set_max_in_flight(0);
+    assert_eq!(scheduler.standing(&mine[0]), Owner, "the first, whatever the share");
+    assert_eq!(scheduler.standing(&mine[1]), Borrower);
+}
+
+#[test]
+fn where_a_model_has_a_cap_the_share_is_one_of_its_slots() {
+    let mut scheduler = with_slots(100);
+    let group = group(&mut scheduler, "default", 100);
+    let (one, two) = (
+        tenant(&mut scheduler, &terms(group, 100)),
+        tenant(&mut scheduler, &terms(group, 100)),
+    );
+    let model = scheduler.add_model(ModelId::mint(), 100, Some(4));
+    let asks = |tenant, model| Request {
+        model,
+        ..request(tenant, 0)
+    };
+    // What runs elsewhere is not held against it.
+    for _ in 0..10 {
+        granted(scheduler.enter(&asks(one, None), at_ms(0)));
+    }
+    let grants = [one, one, one, two].map(|tenant| granted(scheduler.enter(&asks(tenant, Some(model)), at_ms(0))));
+    use Standing::{Borrower, Owner};
+    assert_eq!(grants.map(|grant| scheduler.standing(&grant)), [Owner, Owner, Borrower, Owner]);
+    scheduler.set_model(model, 100, None);
+    assert_eq!(scheduler.standing(&grants[2]), Owner, "without the cap the node's slots count");
 }

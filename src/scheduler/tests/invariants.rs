@@ -553,6 +553,34 @@ impl Pair {
         }
         let pools: u32 = real.pools.iter().map(|(_, pool)| pool.in_flight).sum();
         ensure!(pools == real.in_flight(), "I2: pools hold {pools} slots");
+        self.compare_active_weights()
+    }
+
+    /// I2 of the sums that shares are shares of, and of what runs on capped models.
+    fn compare_active_weights(&self) -> Check {
+        let real = &self.real;
+        let active = real.groups.iter().filter(|(_, group)| group.is_active());
+        let sum: u64 = active.map(|(_, group)| u64::from(group.tag.weight())).sum();
+        ensure!(
+            real.node.active_weight == sum,
+            "I2: active groups weigh {sum}, not {}",
+            real.node.active_weight
+        );
+        for (ix, group) in real.groups.iter() {
+            let active = real.tenants.iter().filter(|(_, tenant)| tenant.group == ix && tenant.is_active());
+            let sum: u64 = active.map(|(_, tenant)| u64::from(tenant.tag.weight())).sum();
+            ensure!(
+                group.active_weight == sum,
+                "I2: tenants of {ix:?} weigh {sum}, not {}",
+                group.active_weight
+            );
+        }
+        for (ix, model) in real.models.iter() {
+            let counts = real.tenants.iter().flat_map(|(_, tenant)| &tenant.of_capped);
+            let counted: u32 = counts.filter(|(of, _)| *of == ix).map(|(_, count)| *count).sum();
+            let runs = if model.pool == real.shared { 0 } else { model.in_flight };
+            ensure!(counted == runs, "I2: tenants count {counted} of {ix:?}, not {runs}");
+        }
         Ok(())
     }
 

@@ -327,6 +327,7 @@ impl Twin {
             && of_group < 8 * free
             && asked.body <= free_bytes
             && bytes(&|other| other.tenant == asked.tenant) < free_bytes
+            && bytes(&|other| self.tenants[other.tenant].group == tenant.group) < 8 * free_bytes
     }
 
     pub(super) fn new_request(&self, owner: u32, tenant: usize, patience_ms: u64) -> Asked {

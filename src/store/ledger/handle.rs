@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::super::{ReadError, Store};
-use super::{Cursor, Remembered, Row, append, cursor, prune, remember};
+use super::{Cursor, Past, Row, WriteError, append, cursor, prune, remember};
 use crate::units::UnixMs;
 
 /// How long the start may wait for what the ledger remembers.
@@ -18,38 +18,41 @@ impl Store {
     /// for a thread, not for a task.
     ///
     /// # Errors
-    /// Why the store cannot be written, in a sentence.
-    pub fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, String> {
+    /// [`WriteError`].
+    pub fn append(&self, rows: Arc<Vec<Row>>, cursor: Cursor) -> Result<usize, WriteError> {
         wait(self.write(move |connection| append(connection, &rows, cursor))?)
     }
 
     /// How far the spool has been moved. Blocks.
     ///
     /// # Errors
-    /// Why the store cannot be read, in a sentence.
-    pub fn spool_cursor(&self) -> Result<Cursor, String> {
+    /// [`WriteError`].
+    pub fn spool_cursor(&self) -> Result<Cursor, WriteError> {
         wait(self.write(cursor)?)
     }
 
-    /// Deletes a few of the raw rows older than `before`; roll-ups stay. Returns whether there may be more. Blocks.
+    /// Deletes a few of the rows, and of the sums per minute, that are older than `before`, by whole hours; sums per hour and
+    /// day stay. Returns whether there may be more. Blocks.
     ///
     /// # Errors
-    /// Why the store cannot be written, in a sentence.
-    pub fn prune_ledger(&self, before: UnixMs) -> Result<bool, String> {
+    /// [`WriteError`].
+    pub fn prune_ledger(&self, before: UnixMs) -> Result<bool, WriteError> {
         wait(self.write(move |connection: &Connection| prune::prune(connection, before))?)
     }
 
-    /// All use up to now, each request counted once, in the order of time: whole days, then the hours of today, the minutes
-    /// of this hour, and single requests of the last two to three minutes.
+    /// What budgets and quotas must know of the time before `now`: lives in one sum each, this month in sums, the last two
+    /// to three minutes second by second. No more than the tenants and keys there are, and the keys used this month, times
+    /// some two hundred.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn remembered(&self, now: UnixMs) -> Result<Vec<Remembered>, ReadError> {
+    pub async fn remembered(&self, now: UnixMs) -> Result<Past, ReadError> {
         self.read(REMEMBER_BUDGET, move |connection| remember::remembered(connection, now))
             .await
     }
 }
 
-fn wait<T>(answer: oneshot::Receiver<Result<T, String>>) -> Result<T, String> {
-    answer.blocking_recv().unwrap_or_else(|_| Err("the store is closing".to_owned()))
+fn wait<T>(answer: oneshot::Receiver<Result<T, WriteError>>) -> Result<T, WriteError> {
+    let closing = |_| Err(WriteError::Unavailable("the store is closing".to_owned()));
+    answer.blocking_recv().unwrap_or_else(closing)
 }

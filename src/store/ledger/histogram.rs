@@ -5,28 +5,33 @@
 //! is at most 6.25 % above the truth. On disk only what is not empty: pairs of (distance from the previous bucket, count)
 //! as LEB128 varints.
 
-use std::collections::BTreeMap;
-
 const STEPS: u64 = 16;
 const STEP_BITS: u32 = STEPS.ilog2();
 const MS_MAX: u64 = (1 << 32) - 1;
 
-/// Counts per bucket.
+/// Counts per bucket, as far as there are any: a question about three months merges some ten thousand of these.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Histogram {
-    counts: BTreeMap<u16, u64>,
+    counts: Vec<u64>,
 }
+
+/// One more than the last bucket.
+const BUCKETS: usize = 464;
+const _: () = assert!(BUCKETS as u64 == STEPS * (MS_MAX.ilog2() as u64 + 1 - STEP_BITS as u64 + 1));
 
 impl Histogram {
     /// Counts one duration.
     pub fn record(&mut self, ms: u64) {
-        *self.counts.entry(bucket(ms)).or_default() += 1;
+        self.add(bucket(ms), 1);
     }
 
     /// Adds another's counts.
     pub fn merge(&mut self, other: &Self) {
-        for (bucket, count) in &other.counts {
-            *self.counts.entry(*bucket).or_default() += count;
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum = sum.saturating_add(*count);
         }
     }
 
@@ -34,21 +39,38 @@ impl Histogram {
     pub fn merge_encoded(&mut self, mut bytes: &[u8]) {
         let mut at = 0u64;
         while let (Some(distance), Some(count)) = (varint(&mut bytes), varint(&mut bytes)) {
-            at += distance;
-            let Ok(bucket) = u16::try_from(at) else { return };
-            *self.counts.entry(bucket).or_default() += count;
+            at = at.saturating_add(distance);
+            let Ok(bucket) = usize::try_from(at) else { return };
+            if bucket >= BUCKETS {
+                return;
+            }
+            self.add(bucket, count);
         }
+    }
+
+    fn add(&mut self, bucket: usize, count: u64) {
+        if count > 0 && self.counts.len() <= bucket {
+            self.counts.resize(bucket + 1, 0);
+        }
+        if let Some(sum) = self.counts.get_mut(bucket) {
+            *sum = sum.saturating_add(count);
+        }
+    }
+
+    /// The buckets that are not empty.
+    fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
     }
 
     /// Its bytes on disk; empty for no counts.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(3 * self.counts.len());
+        let mut bytes = Vec::new();
         let mut before = 0;
-        for (bucket, count) in &self.counts {
-            put_varint(&mut bytes, u64::from(bucket - before));
-            put_varint(&mut bytes, *count);
-            before = *bucket;
+        for (bucket, count) in self.filled() {
+            put_varint(&mut bytes, (bucket - before) as u64);
+            put_varint(&mut bytes, count);
+            before = bucket;
         }
         bytes
     }
@@ -56,23 +78,23 @@ impl Histogram {
     /// How many durations were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.values().sum()
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// The duration in milliseconds that `percent` of the requests do not exceed: the top of their bucket. `None` when
     /// nothing was counted.
     #[must_use]
     pub fn percentile(&self, percent: u64) -> Option<u64> {
-        let rank = (self.count() * percent).div_ceil(100).max(1);
-        let mut seen = 0;
-        self.counts.iter().find_map(|(bucket, count)| {
-            seen += count;
-            (seen >= rank).then(|| top(*bucket))
+        let rank = self.count().saturating_mul(percent).div_ceil(100).max(1);
+        let mut seen = 0_u64;
+        self.filled().find_map(|(bucket, count)| {
+            seen = seen.saturating_add(count);
+            (seen >= rank).then(|| top(bucket))
         })
     }
 }
 
-fn bucket(ms: u64) -> u16 {
+fn bucket(ms: u64) -> usize {
     let ms = ms.min(MS_MAX);
     let index = if ms < STEPS {
         ms
@@ -80,12 +102,12 @@ fn bucket(ms: u64) -> u16 {
         let octave = ms.ilog2() - STEP_BITS;
         STEPS * u64::from(octave + 1) + (ms >> octave) - STEPS
     };
-    u16::try_from(index).unwrap_or(u16::MAX)
+    usize::try_from(index).unwrap_or(BUCKETS - 1)
 }
 
 /// The largest duration in a bucket.
-fn top(bucket: u16) -> u64 {
-    let index = u64::from(bucket);
+fn top(bucket: usize) -> u64 {
+    let index = bucket as u64;
     if index < STEPS {
         return index;
     }
@@ -124,6 +146,14 @@ mod tests {
     fn an_empty_histogram_has_no_percentile_and_no_bytes() {
         assert_eq!(Histogram::default().percentile(50), None);
         assert!(Histogram::default().encode().is_empty());
+    }
+
+    #[test]
+    fn the_longest_duration_is_in_the_last_bucket_and_damage_is_in_none() {
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        let mut histogram = Histogram::default();
+        histogram.merge_encoded(&[0xff, 0xff, 0xff, 0x7f, 1]);
+        assert_eq!(histogram, Histogram::default());
     }
 
     proptest! {

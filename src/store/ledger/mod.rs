@@ -5,6 +5,7 @@
 
 mod handle;
 mod histogram;
+mod lifetime;
 mod prune;
 mod remember;
 pub(super) mod rollup;
@@ -15,11 +16,22 @@ pub(super) mod tests;
 use rusqlite::{Connection, params};
 
 pub use histogram::Histogram;
-pub use remember::Remembered;
+pub use remember::{Lifetime, Owner, Past, Use};
 pub use rollup::Sums;
 pub use row::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
 
 use crate::units::PicoUsd;
+
+/// Why rows are not in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The store cannot be written now: the same rows may go in later.
+    #[error("the store cannot be written: {0}")]
+    Unavailable(String),
+    /// The store works and does not take these rows: one of them breaks a rule, and will again.
+    #[error("the store refuses it: {0}")]
+    Refused(String),
+}
 
 /// How far the spool has been moved into the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -41,8 +53,9 @@ fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
 
 pub(super) fn append(connection: &Connection, rows: &[Row], cursor: Cursor) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT OR IGNORE INTO ledger VALUES
-         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
+        "INSERT INTO ledger VALUES
+         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
+         ON CONFLICT (request_id) DO NOTHING",
     )?;
     let mut batch = rollup::Batch::default();
     let mut new = 0;

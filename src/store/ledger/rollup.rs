@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use rusqlite::{Connection, params};
 
 use super::histogram::Histogram;
+use super::lifetime::Lives;
 use super::row::{CacheStatus, Outcome, Row, Timing};
 use super::{integer, money};
 use crate::id::{KeyId, TenantId};
@@ -140,20 +141,20 @@ impl Latency {
         self.total.record(timing.total_ms);
         if let Some(ttft) = timing.ttft_ms {
             self.ttft.record(ttft);
-            self.ttft_sum += ttft;
+            self.ttft_sum = self.ttft_sum.saturating_add(ttft);
         }
         if output_tokens > 0 {
             // A stream generates after its first token; what comes in one piece was generated since it left the queue.
             let before = timing.ttft_ms.filter(|_| stream).unwrap_or(timing.queue_ms);
-            self.gen_tokens += output_tokens;
-            self.gen_ms += timing.total_ms.saturating_sub(before);
+            self.gen_tokens = self.gen_tokens.saturating_add(output_tokens);
+            self.gen_ms = self.gen_ms.saturating_add(timing.total_ms.saturating_sub(before));
         }
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
-        self.ttft_sum += other.ttft_sum;
-        self.gen_tokens += other.gen_tokens;
-        self.gen_ms += other.gen_ms;
+        self.ttft_sum = self.ttft_sum.saturating_add(other.ttft_sum);
+        self.gen_tokens = self.gen_tokens.saturating_add(other.gen_tokens);
+        self.gen_ms = self.gen_ms.saturating_add(other.gen_ms);
         self.ttft.merge(&other.ttft);
         self.total.merge(&other.total);
         self.queue.merge(&other.queue);
@@ -202,7 +203,10 @@ impl Batch {
     pub(crate) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
         let mut cells: HashMap<Cell, Sums> = HashMap::new();
         let mut latencies: HashMap<(i64, Finest), Latency> = HashMap::new();
+        let mut lives = Lives::default();
         for (minute, (sums, latency)) in self.minutes {
+            lives.add(*minute.tenant.as_bytes(), &sums);
+            lives.add(*minute.key.as_bytes(), &sums);
             for level in [MINUTE_MS, HOUR_MS, DAY_MS] {
                 let bucket = minute.bucket.div_euclid(level) * level;
                 for cell in minute.grains(level, bucket) {
@@ -218,7 +222,7 @@ impl Batch {
         for ((level, finest), latency) in latencies {
             add_latency(connection, level, &finest, latency)?;
         }
-        Ok(())
+        lives.write(connection)
     }
 }
 

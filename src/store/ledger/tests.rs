@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::{Options, Store};
 use super::rollup::{DAY_MS, HOUR_MS, MINUTE_MS};
 use super::*;
 use crate::id::{KeyId, RequestId, TenantId};
@@ -11,7 +12,9 @@ use crate::units::UnixMs;
 /// Tables in memory.
 pub(in crate::store) fn scratch() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
-    connection.execute_batch(include_str!("../migrations/0002_ledger.sql")).unwrap();
+    for migration in super::super::schema::MIGRATIONS {
+        connection.execute_batch(migration).unwrap();
+    }
     connection
 }
 
@@ -53,6 +56,10 @@ pub(in crate::store) fn row(at: i64, tenant: TenantId, key: KeyId, model: &str) 
     }
 }
 
+pub(in crate::store) fn prune_step(connection: &Connection, before: UnixMs) -> bool {
+    prune::prune(connection, before).unwrap()
+}
+
 #[test]
 fn a_row_that_comes_twice_is_there_once_in_rows_and_in_every_roll_up() {
     let connection = scratch();
@@ -74,30 +81,127 @@ fn a_row_that_comes_twice_is_there_once_in_rows_and_in_every_roll_up() {
 }
 
 #[test]
-fn pruning_takes_old_rows_in_steps_and_leaves_the_roll_ups() {
+fn pruning_takes_old_rows_and_minutes_in_steps_and_leaves_hours_and_days() {
     let connection = scratch();
     let (tenant, key) = (TenantId::mint(), KeyId::mint());
-    let rows: Vec<Row> = (0..1_100).map(|at| row(at, tenant, key, "llama")).collect();
+    let rows: Vec<Row> = (0..1_200).map(|at| row(at * 10_000, tenant, key, "llama")).collect();
     append(&connection, &rows, Cursor::default()).unwrap();
-    assert!(prune::prune(&connection, UnixMs(1_050)).unwrap());
-    assert!(prune::prune(&connection, UnixMs(1_050)).unwrap());
-    assert!(!prune::prune(&connection, UnixMs(1_050)).unwrap());
-    let left: i64 = connection.query_row("SELECT count(*) FROM ledger", [], |row| row.get(0)).unwrap();
-    assert_eq!(left, 50);
-    let all: i64 = connection
-        .query_row("SELECT requests FROM rollups WHERE grain = 0 AND level_ms = 60000", [], |row| {
-            row.get(0)
-        })
+    // Three hours and twenty minutes of rows; what lies before the third hour goes, whatever minute is asked for.
+    let mut steps = 0;
+    while prune::prune(&connection, UnixMs(2 * HOUR_MS + 59 * MINUTE_MS)).unwrap() {
+        steps += 1;
+    }
+    assert!(steps > 3, "{steps} steps");
+    let count = |question: &str| -> i64 { connection.query_row(question, [], |row| row.get(0)).unwrap() };
+    assert_eq!(count("SELECT count(*) FROM ledger"), 480);
+    assert_eq!(count("SELECT min(ts_ms) FROM ledger"), 2 * HOUR_MS);
+    for grain in 0..5 {
+        let sum = |level: i64| {
+            count(&format!(
+                "SELECT sum(requests) FROM rollups WHERE grain = {grain} AND level_ms = {level}"
+            ))
+        };
+        assert_eq!((sum(MINUTE_MS), sum(HOUR_MS), sum(DAY_MS)), (480, 1_200, 1_200), "grain {grain}");
+    }
+    assert_eq!(count("SELECT min(bucket_ms) FROM latencies WHERE level_ms = 60000"), 2 * HOUR_MS);
+    assert_eq!(count("SELECT count(*) FROM latencies WHERE level_ms = 3600000"), 4);
+}
+
+fn make_owners(connection: &Connection, tenant: TenantId, key: KeyId) {
+    connection
+        .execute_batch("PRAGMA defer_foreign_keys = on; PRAGMA ignore_check_constraints = on")
         .unwrap();
-    assert_eq!(all, 1_100);
+    for (table, id) in [("tenants", *tenant.as_bytes()), ("keys", *key.as_bytes())] {
+        let mut columns = connection
+            .prepare(&format!(
+                "SELECT name FROM pragma_table_info('{table}') WHERE \"notnull\" AND name <> 'id'"
+            ))
+            .unwrap();
+        let names: Vec<String> = columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        // Only its id is asked for.
+        let values = names.iter().map(|name| {
+            let kind: String = connection
+                .query_row("SELECT type FROM pragma_table_info(?1) WHERE name = ?2", (table, name), |row| {
+                    row.get(0)
+                })
+                .unwrap();
+            match kind.as_str() {
+                "TEXT" => "''",
+                "BLOB" => "x''",
+                _ => "0",
+            }
+        });
+        let question = format!(
+            "INSERT INTO {table} (id, {}) VALUES (?1, {})",
+            names.join(", "),
+            values.collect::<Vec<_>>().join(", ")
+        );
+        connection.execute_batch("PRAGMA foreign_keys = off").unwrap();
+        connection.execute(&question, [id]).unwrap();
+    }
+}
+
+#[test]
+fn a_life_may_cost_more_than_sixty_four_bits_of_pico_dollars_and_is_known_without_its_days() {
+    let connection = scratch();
+    let (tenant, key) = (TenantId::mint(), KeyId::mint());
+    make_owners(&connection, tenant, key);
+    let mut dear = row(DAY_MS, tenant, key, "llama");
+    dear.charge.input = PicoUsd(9_000_000 * 1_000_000_000_000 + 999_999_999_999);
+    dear.charge.output = PicoUsd(1);
+    dear.charge.request = PicoUsd(5);
+    for day in 0..4 {
+        dear.request_id = RequestId::mint();
+        dear.at = UnixMs(day * DAY_MS);
+        append(&connection, std::slice::from_ref(&dear), Cursor::default()).unwrap();
+    }
+    let past = remember::remembered(&connection, UnixMs(400 * DAY_MS)).unwrap();
+    assert!(past.periods.is_empty() && past.recent.is_empty());
+    let whole = |owner| Lifetime {
+        owner,
+        tokens: 160,
+        cost: PicoUsd(4 * (9_000_001 * 1_000_000_000_000 + 5)),
+    };
+    assert_eq!(past.lifetimes, [whole(Owner::Tenant(tenant)), whole(Owner::Key(key))]);
+}
+
+#[test]
+fn lives_are_made_up_for_a_store_that_is_older_than_they() {
+    let connection = scratch();
+    let (tenant, key) = (TenantId::mint(), KeyId::mint());
+    make_owners(&connection, tenant, key);
+    let mut rows: Vec<Row> = (0..50).map(|day| row(day * DAY_MS, tenant, key, "llama")).collect();
+    rows[7].charge.input = PicoUsd(3_999_999_999_999);
+    append(&connection, &rows, Cursor::default()).unwrap();
+    let written = remember::remembered(&connection, UnixMs(0)).unwrap().lifetimes;
+    connection.execute_batch("DROP TABLE lifetimes").unwrap();
+    connection.execute_batch(include_str!("../migrations/0003_lifetimes.sql")).unwrap();
+    assert_eq!(remember::remembered(&connection, UnixMs(0)).unwrap().lifetimes, written);
+}
+
+#[test]
+fn a_row_that_breaks_a_rule_is_refused_with_its_batch_and_one_that_is_there_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(Options::new(dir.path().join("obleth.db"))).unwrap();
+    let other = Connection::open(dir.path().join("obleth.db")).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON ledger WHEN new.model = 'poison' BEGIN SELECT raise(ABORT, 'no'); END")
+        .unwrap();
+    let fine = row(0, TenantId::mint(), KeyId::mint(), "llama");
+    let poison = row(0, fine.tenant, fine.key, "poison");
+    let append = |rows: &[&Row]| store.append(Arc::new(rows.iter().map(|row| (*row).clone()).collect()), Cursor::default());
+    let outcome = append(&[&fine, &poison]);
+    assert!(matches!(outcome, Err(WriteError::Refused(_))), "{outcome:?}");
+    assert_eq!(append(&[&fine]), Ok(1), "nothing of the batch was kept");
+    assert_eq!(append(&[&fine]), Ok(0));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// What a restart is told is every request once, whatever the time of day.
+    /// What a restart is told is every request of the month once, whatever the time of day, also those from a time to come.
     #[test]
-    fn what_is_remembered_is_every_request_once(now in DAY_MS * 40..DAY_MS * 41, ages in prop::collection::vec(0..DAY_MS * 35, 1..60)) {
+    fn what_is_remembered_is_every_request_once(now in DAY_MS * 40..DAY_MS * 41, ages in prop::collection::vec(-DAY_MS * 3..DAY_MS * 35, 1..60)) {
         let connection = scratch();
         let (tenant, key) = (TenantId::mint(), KeyId::mint());
         let recent = ages.iter().map(|age| age % (5 * MINUTE_MS)).chain(ages.iter().map(|age| age % HOUR_MS));
@@ -105,12 +209,20 @@ proptest! {
         rows[0].outcome = Outcome::Rejected;
         rows[0].tokens = Tokens::default();
         append(&connection, &rows, Cursor::default()).unwrap();
-        let remembered = remember::remembered(&connection, UnixMs(now)).unwrap();
-        let sum = |of: fn(&Remembered) -> u64| remembered.iter().map(of).sum::<u64>();
-        prop_assert_eq!(sum(|entry| entry.requests), rows.len() as u64 - 1);
-        prop_assert_eq!(sum(|entry| entry.tokens), 40 * (rows.len() as u64 - 1));
-        prop_assert!(remembered.is_sorted_by_key(|entry| entry.at));
-        let single = rows.iter().filter(|row| row.at.0 >= now - 2 * MINUTE_MS).count();
-        prop_assert!(remembered.iter().filter(|entry| entry.at.0 >= now - 2 * MINUTE_MS).count() >= single);
+        let past = remember::remembered(&connection, UnixMs(now)).unwrap();
+        // February 1970.
+        let of_month: Vec<&Row> = rows.iter().filter(|row| (31 * DAY_MS..59 * DAY_MS).contains(&row.at.0)).collect();
+        let all = || past.periods.iter().chain(&past.recent);
+        prop_assert_eq!(all().map(|entry| entry.tokens).sum::<u64>(), of_month.iter().map(|row| row.tokens.input + row.tokens.output).sum::<u64>());
+        let dispatched = of_month.iter().filter(|row| row.outcome == Outcome::Ok).count() as u64;
+        prop_assert_eq!(all().map(|entry| entry.requests).sum::<u64>(), dispatched);
+        for day in 31..59 {
+            let on = |at: UnixMs| at.0.div_euclid(DAY_MS) == day;
+            let told: u64 = all().filter(|entry| on(entry.at)).map(|entry| entry.tokens).sum();
+            prop_assert_eq!(told, of_month.iter().filter(|row| on(row.at)).map(|row| row.tokens.input + row.tokens.output).sum::<u64>());
+        }
+        prop_assert!(past.recent.is_sorted_by_key(|entry| entry.at));
+        prop_assert!(past.recent.iter().all(|entry| entry.at.0 >= now - 3 * MINUTE_MS && entry.at.0 < now + MINUTE_MS));
+        prop_assert!(past.periods.iter().all(|entry| entry.at.0 < now - 2 * MINUTE_MS || entry.at.0 > now));
     }
 }

@@ -86,9 +86,9 @@ impl Stored for Model {
         out.put_text(&self.upstream_model);
         put_endpoints(out, self)?;
         out.put(self.single);
-        out.put_word(&self.engine);
-        out.put_word(&self.protocol);
-        out.put_word(&self.model_type);
+        out.put_word(self.engine);
+        out.put_word(self.protocol);
+        out.put_word(self.model_type);
         put_prices(out, &self.prices);
         out.put(self.context_window);
         out.put(self.admission_weight);
@@ -97,7 +97,7 @@ impl Stored for Model {
             ModelCapacity::Fixed(slots) => Some(slots.to_string()),
             ModelCapacity::Auto => Some(AUTO.to_owned()),
         });
-        out.put_word(&self.load_balancing);
+        out.put_word(self.load_balancing);
         put_timeouts(out, &self.timeouts);
         out.put(self.max_retries);
         out.put(self.retry_after_dispatch);
@@ -109,9 +109,9 @@ impl Stored for Model {
         out.put(self.enabled);
         out.put(self.cache.enabled);
         out.put(self.cache.ttl_secs);
-        out.put_word(&self.cache.scope);
+        out.put_word(self.cache.scope);
         out.put_count("cache_max_entry_bytes", self.cache.max_entry_bytes)?;
-        out.put_word(&self.cache.mode);
+        out.put_word(self.cache.mode);
         out.put_provenance(&self.provenance)
     }
 

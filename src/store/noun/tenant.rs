@@ -45,7 +45,7 @@ impl Stored for Tenant {
         out.put_count("requests_per_minute", self.requests_per_minute)?;
         out.put(self.max_in_flight);
         out.put(self.max_queued);
-        out.put_word(&self.status);
+        out.put_word(self.status);
         out.put_optional_json(self.allowed_models.as_ref());
         out.put_budget(&self.budget)?;
         out.put_json(&self.metadata);

@@ -87,7 +87,7 @@ async fn rows_cannot_be_changed_deleted_or_replaced() {
         let refused = write(&scratch.store, move |connection| connection.execute(attempt, []))
             .await
             .unwrap_err();
-        assert!(refused.contains("append-only"), "{attempt}: {refused}");
+        assert!(refused.to_string().contains("append-only"), "{attempt}: {refused}");
     }
     assert_eq!(scratch.store.verify_audit().await, Ok(Chain::Intact { rows: 3 }));
 }

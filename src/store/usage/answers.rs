@@ -7,9 +7,9 @@ use rusqlite::Connection;
 
 use super::super::ledger::Sums;
 use super::super::ledger::rollup::Latency;
-use super::Filter;
 use super::cells::{Apart, Cell, latencies, sums};
 use super::pieces::floor;
+use super::{Filter, POINTS_MAX};
 use crate::id::{KeyId, TenantId};
 use crate::units::UnixMs;
 
@@ -156,7 +156,10 @@ pub(super) fn series(
     let mut points: BTreeMap<(i64, Option<TenantId>), Sums> = BTreeMap::new();
     sums(connection, filter, (apart, Some(bucket_ms)), now, |cell, sums| {
         let tenant = cell.tenant.filter(|_| by_tenant);
-        points.entry((floor(cell.at, bucket_ms), tenant)).or_default().add(sums);
+        let at = (floor(cell.at, bucket_ms), tenant);
+        if points.len() <= POINTS_MAX || points.contains_key(&at) {
+            points.entry(at).or_default().add(sums);
+        }
     })?;
     let points = points.into_iter().map(|((bucket, tenant), sums)| SeriesPoint {
         bucket: UnixMs(bucket),

@@ -3,10 +3,10 @@
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row};
 
-use super::super::ledger::rollup::{Grain, Latency, MINUTE_MS, read_latency};
+use super::super::ledger::rollup::{DAY_MS, Grain, HOUR_MS, Latency, MINUTE_MS, read_latency};
 use super::super::ledger::{Sums, Timing, picos, unsigned};
 use super::Filter;
-use super::pieces::{Piece, Source, ceil, floor, pieces};
+use super::pieces::{Kept, Piece, Source, ceil, floor, pieces};
 use crate::id::{KeyId, TenantId};
 use crate::units::UnixMs;
 
@@ -26,20 +26,40 @@ pub(super) struct Cell<'a> {
     pub(super) model: &'a str,
 }
 
-/// The stretch a filter means, as the rows that exist allow it.
-pub(super) fn stretch(connection: &Connection, filter: &Filter, now: UnixMs) -> rusqlite::Result<(i64, i64)> {
-    let (mut since, mut until) = (filter.since.0, filter.until.0);
-    let oldest: Option<i64> = connection
+/// The pieces of the stretch that a filter means.
+fn stretch(connection: &Connection, filter: &Filter, width: Option<i64>, now: UnixMs) -> rusqlite::Result<Vec<Piece>> {
+    let until = if filter.until > now {
+        ceil(filter.until.0, MINUTE_MS)
+    } else {
+        filter.until.0
+    };
+    Ok(pieces(filter.since.0, until, width, kept(connection)?))
+}
+
+/// What retention has left. A sum per hour is made with its minutes, and a minute with its rows: where the coarser begins
+/// before the finer, the finer has been pruned.
+fn kept(connection: &Connection) -> rusqlite::Result<Kept> {
+    let oldest = |level: i64| -> rusqlite::Result<Option<i64>> {
+        connection
+            .prepare_cached("SELECT min(bucket_ms) FROM rollups WHERE level_ms = ?1 AND grain = ?2")?
+            .query_row((level, Grain::All as i64), |row| row.get(0))
+    };
+    let (hour, minute) = (oldest(HOUR_MS)?, oldest(MINUTE_MS)?);
+    let row: Option<i64> = connection
         .prepare_cached("SELECT min(ts_ms) FROM ledger")?
         .query_row([], |row| row.get(0))?;
-    let oldest = oldest.unwrap_or(i64::MAX);
-    if floor(since, MINUTE_MS) + MINUTE_MS <= oldest {
-        since = floor(since, MINUTE_MS);
-    }
-    if until > now.0 || ceil(until, MINUTE_MS) <= oldest {
-        until = ceil(until, MINUTE_MS);
-    }
-    Ok((since, until))
+    // Later than any time that is asked for, and still a multiple of everything.
+    const NONE: i64 = i64::MAX / DAY_MS * DAY_MS;
+    let from = |coarse: Option<i64>, fine: Option<i64>, step: i64| match (coarse, fine) {
+        (Some(coarse), Some(fine)) if floor(fine, step) > coarse => ceil(fine, step),
+        (Some(_), None) => NONE,
+        (Some(_) | None, Some(_)) | (None, None) => i64::MIN,
+    };
+    Ok(Kept {
+        // Minutes go an hour at a time, so the oldest one's hour is whole, wherever in it the minute lies.
+        minutes_from: from(hour, minute.map(|minute| floor(minute, HOUR_MS)), HOUR_MS),
+        rows_from: from(minute, row, MINUTE_MS),
+    })
 }
 
 /// Calls `each` for every cell of the stretch. `width`: cells must not straddle multiples of it.
@@ -58,8 +78,7 @@ pub(super) fn sums(
         cached_input_tokens, output_tokens, input_pico, output_pico, request_pico, hits, misses, bypasses, coalesced,
         saved_tokens, saved_pico FROM rollups";
     let grain = grain(filter, apart);
-    let (since, until) = stretch(connection, filter, now)?;
-    for piece in pieces(since, until, width) {
+    for piece in stretch(connection, filter, width, now)? {
         let mut question = Question::new(&piece);
         match piece.source {
             Source::Rows => question.filter(filter),
@@ -92,8 +111,7 @@ pub(super) fn latencies(
     const OF_ROWS: &str = "ts_ms, tenant_id, key_id, model, queue_ms, ttft_ms, total_ms, stream, output_tokens,
         outcome = 'ok' AND cache NOT IN ('hit', 'coalesced') FROM ledger";
     const OF_ROLLUPS: &str = "bucket_ms, tenant_id, key_id, model, ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies";
-    let (since, until) = stretch(connection, filter, now)?;
-    for piece in pieces(since, until, None) {
+    for piece in stretch(connection, filter, None, now)? {
         let mut question = Question::new(&piece);
         question.filter(filter);
         if piece.source != Source::Rows {

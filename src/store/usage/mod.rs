@@ -4,12 +4,12 @@
 //!
 //! A stretch of time is cut into whole days, hours and minutes, which are read from the roll-ups, and two remainders of
 //! less than a minute, which are read from the rows: exact to the millisecond at both ends, and bounded by the number of
-//! days, 46 hours, 118 minutes and two minutes' rows. Two exceptions, both for speed or lack of rows: an end that is not
-//! in the past is taken as the end of its minute (nothing is later than now), and where the raw rows have been pruned a
-//! remainder is taken as its whole minute.
+//! days, 46 hours, 118 minutes and two minutes' rows. Two exceptions: an end that is not in the past is taken as the end
+//! of its minute (nothing is later than now), and what retention has pruned is read from what it has left: a remainder is
+//! its whole minute where the rows are gone, and its whole hour where the minutes are.
 //!
 //! A time series reads the coarsest level that divides its buckets; buckets that are no multiple of a minute are made from
-//! rows.
+//! rows. Where something coarser is all that is kept, its sums stand in the bucket in which they begin.
 
 mod answers;
 mod cells;
@@ -33,6 +33,9 @@ pub const BUCKET_MS_MIN: i64 = 10_000;
 
 /// The most buckets of a series: ninety days of five minutes, and some.
 pub const BUCKETS_MAX: i64 = 30_000;
+
+/// The most points of a series. One that is longer ends one point after it.
+pub const POINTS_MAX: usize = 300_000;
 
 /// How long a query may take, its wait for a reader included.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -90,7 +93,7 @@ impl Store {
         .await
     }
 
-    /// The same per tenant.
+    /// The same per tenant. An answer of more than [`POINTS_MAX`] points is not a whole one.
     ///
     /// # Errors
     /// [`ReadError`].

@@ -19,14 +19,45 @@ pub(super) struct Piece {
     pub(super) to: i64,
 }
 
-/// Cuts `from..to` into pieces, ascending, none of a level that does not divide `width` (of any level without a width).
-pub(super) fn pieces(from: i64, to: i64, width: Option<i64>) -> Vec<Piece> {
-    let levels: Vec<i64> = [DAY_MS, HOUR_MS, MINUTE_MS]
-        .into_iter()
-        .filter(|level| width.is_none_or(|width| width % level == 0))
-        .collect();
+/// From when on the finer sources are all there. Multiples of an hour and of a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) minutes_from: i64,
+    pub(super) rows_from: i64,
+}
+
+impl Kept {
+    /// Nothing was pruned.
+    #[cfg(test)]
+    const ALL: Self = Self {
+        minutes_from: i64::MIN,
+        rows_from: i64::MIN,
+    };
+}
+
+/// Cuts `from..to` into pieces, ascending, none of a level that does not divide `width` (of any level without a width)
+/// unless nothing finer is kept. There, remainders are taken whole: a part of an hour is its hour.
+pub(super) fn pieces(from: i64, to: i64, width: Option<i64>, kept: Kept) -> Vec<Piece> {
+    let levels = |finest: i64| -> Vec<i64> {
+        let divides = |level: i64| level == finest || width.is_none_or(|width| width % level == 0);
+        [DAY_MS, HOUR_MS, MINUTE_MS]
+            .into_iter()
+            .filter(|level| *level >= finest && divides(*level))
+            .collect()
+    };
+    let (minutes, rows) = (kept.minutes_from, kept.rows_from.max(kept.minutes_from));
     let mut all = Vec::new();
-    cut(from, to, &levels, &mut all);
+    if from >= to {
+        return all;
+    }
+    if from < minutes {
+        cut(floor(from, HOUR_MS), ceil(to.min(minutes), HOUR_MS), &levels(HOUR_MS), &mut all);
+    }
+    let from = from.max(minutes);
+    if from < rows && from < to {
+        cut(floor(from, MINUTE_MS), ceil(to.min(rows), MINUTE_MS), &levels(MINUTE_MS), &mut all);
+    }
+    cut(from.max(rows), to, &levels(0), &mut all);
     all
 }
 
@@ -75,7 +106,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_lie_end_to_end_and_remainders_are_short(from in -DAY_MS * 3..DAY_MS * 400, length in 0..DAY_MS * 120) {
-            let all = pieces(from, from + length, None);
+            let all = pieces(from, from + length, None, Kept::ALL);
             let mut at = from;
             for piece in &all {
                 prop_assert_eq!(piece.from, at);
@@ -91,6 +122,24 @@ mod tests {
             }
             prop_assert_eq!(at, from + length);
             prop_assert!(all.len() <= 7);
+        }
+
+        #[test]
+        fn what_is_not_kept_is_read_from_what_is(from in 0..DAY_MS * 9, length in 1..DAY_MS * 9, minutes in 0..200i64, rows in 0..20_000i64, width in prop::option::of(prop::sample::select(vec![10_000, MINUTE_MS, 5 * MINUTE_MS, DAY_MS]))) {
+            let kept = Kept { minutes_from: minutes * HOUR_MS, rows_from: rows * MINUTE_MS };
+            let all = pieces(from, from + length, width, kept);
+            prop_assert!(all[0].from <= from && all[0].from > from - HOUR_MS);
+            let last = all.last().unwrap().to;
+            prop_assert!(last >= from + length && last < from + length + HOUR_MS);
+            prop_assert!(all.windows(2).all(|two| two[0].to == two[1].from), "{all:?}");
+            for piece in &all {
+                let allowed = match piece.source {
+                    Source::Rows => kept.rows_from.max(kept.minutes_from),
+                    Source::Level(MINUTE_MS) => kept.minutes_from,
+                    Source::Level(_) => i64::MIN,
+                };
+                prop_assert!(piece.from >= allowed, "{piece:?}");
+            }
         }
     }
 }

@@ -114,6 +114,34 @@ proptest! {
         }
     }
 
+    /// After retention, stretches of whole hours are told as before, in every grouping, bucket and histogram.
+    #[test]
+    fn what_was_pruned_is_still_in_every_sum(rows in rows(), before in 0..DAY * 4, from in 0i64..72, length in 0i64..80, which in 0u8..8, bucket in prop::sample::select(vec![10_000i64, 5 * MINUTE, DAY])) {
+        let connection = written(&rows);
+        let (about, hour) = (&rows[0], 60 * MINUTE);
+        let filter = Filter {
+            tenant: (which & 1 != 0).then_some(about.tenant),
+            key: (which & 2 != 0).then_some(about.key),
+            model: (which & 4 != 0).then(|| about.model.to_string()),
+            since: UnixMs(from * hour),
+            until: UnixMs((from + length) * hour),
+        };
+        let now = UnixMs(DAY * 10);
+        let told = || (
+            total(&connection, &filter, now).unwrap(),
+            usage(&connection, &filter, GroupBy::Key, now).unwrap(),
+            models(&connection, &filter, now).unwrap(),
+            series(&connection, &filter, bucket, true, now).unwrap().iter().fold(Sums::default(), |mut sums, point| { sums.add(&point.sums); sums }),
+            series(&connection, &filter, hour, false, now).unwrap(),
+        );
+        let whole = told();
+        prop_assert_eq!(whole.0, by_hand(&rows, &filter));
+        while crate::store::ledger::tests::prune_step(&connection, UnixMs(before)) {
+            prop_assert_eq!(told(), whole.clone());
+        }
+        prop_assert_eq!(told(), whole);
+    }
+
     #[test]
     fn pages_of_the_log_show_every_row_once_newest_first(mut rows in rows(), page in 1u32..20, same in any::<bool>()) {
         if same {

@@ -1,7 +1,8 @@
 //! Which endpoint takes the next request: pure, wait-free, without allocation. Randomness is an argument.
 //!
 //! A [`Tier`] is what is usable now, prepared so that a choice touches as little as possible: `least_request` looks at two
-//! seats however many there are, `round_robin` at one, `session` hashes once per seat. Only seats that turn out to be tried
+//! seats however many there are, `round_robin` at one, `session` hashes once per
+//! seat. Only seats that turn out to be tried
 //! or full cost a scan.
 
 mod least_request;
@@ -79,6 +80,8 @@ pub struct Tier {
     seats: Box<[Seat]>,
     /// Sums of the effective weights up to and including each seat: a uniform number falls on seats by weight.
     cumulative: Box<[u64]>,
+    /// What the session choice reads of each seat, side by side.
+    racers: Box<[session::Racer]>,
     /// Whether some seat is slower than its peers.
     penalised: bool,
     equal: bool,
@@ -112,6 +115,7 @@ impl Tier {
         Self {
             penalised: seats.iter().any(|seat| seat.penalty > 1),
             equal: seats.windows(2).all(|pair| matches!(pair, [a, b] if a.weight == b.weight)),
+            racers: seats.iter().map(session::Racer::of).collect(),
             seats: seats.into_boxed_slice(),
             cumulative,
             by_slot: by_slot.into_boxed_slice(),
@@ -151,8 +155,9 @@ impl Tier {
     /// Mirrokni, Thorup and Zadimoghaddam 2016).
     fn bounded(&self, seat: &Seat, in_flight: u32) -> bool {
         let total = u128::from(in_flight) + 1;
-        let bound = (total * 5 * u128::from(seat.weight)).div_ceil(4 * u128::from(self.weight()).max(1));
-        u128::from(seat.load.in_flight.load(Ordering::Relaxed)) < bound
+        let load = u128::from(seat.load.in_flight.load(Ordering::Relaxed));
+        // load < ceil(total × 5/4 × share), without the division.
+        load * 4 * u128::from(self.weight()) < total * 5 * u128::from(seat.weight)
     }
 }
 

@@ -4,7 +4,7 @@
 //! wins or had, and every gateway agrees without talking. A seat a quarter above its share passes the session to the next
 //! in its order; one that cools down gets its sessions back.
 
-use super::{EndpointId, Tier, mix};
+use super::{EndpointId, Seat, Tier, mix};
 
 /// The hash of a session id, or of what a conversation starts with. Stable across processes and versions: FNV-1a, mixed.
 #[must_use]
@@ -14,46 +14,109 @@ pub fn session_hash(text: &[u8]) -> u64 {
     }))
 }
 
-pub(super) fn pick(tier: &Tier, session: u64, in_flight: u32, tried: &[EndpointId]) -> Option<usize> {
-    let mut best: Option<(usize, f64)> = None;
-    let mut overloaded: Option<(usize, f64)> = None;
-    for (index, seat) in tier.seats.iter().enumerate() {
-        let hash = mix(session ^ seat.seed);
-        if best.is_some_and(|(_, best)| !tier.equal && hopeless(hash, seat.weight, best)) {
-            continue;
-        }
-        let score = if tier.equal { uniform(hash) } else { weighted(hash, seat.weight) };
-        if best.is_some_and(|(_, best)| score <= best) || !tier.open(index, tried) {
-            continue;
-        }
-        if tier.bounded(seat, in_flight) {
-            best = Some((index, score));
-        } else if overloaded.is_none_or(|(_, best)| score > best) {
-            overloaded = Some((index, score));
+/// A seat as the race for a session sees it: each runs for an exponentially distributed time, by its weight, and the first
+/// to arrive wins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Racer {
+    seed: u64,
+    /// One over the weight.
+    pace: f64,
+}
+
+/// Bits of a key that hold the seat's index; the others are its time's.
+const INDEX: u64 = (1 << 12) - 1;
+const _: () = assert!(Tier::MAX as u64 <= INDEX + 1);
+
+impl Racer {
+    #[expect(clippy::cast_precision_loss, reason = "weights are below 2^40; a time needs no more than 52 bits")]
+    pub(super) fn of(seat: &Seat) -> Self {
+        Self {
+            seed: seat.seed,
+            pace: 1.0 / seat.weight.max(1) as f64,
         }
     }
+
+    /// `-log2(u) / weight` of a uniform `u` in `(0, 1)`.
+    fn time(self, hash: u64) -> f64 {
+        let missing = missing(hash);
+        // So near to 1 the hash as a float has lost what decides, and the logarithm is a line.
+        let log = if missing < 1e-6 {
+            missing * std::f64::consts::LOG2_E
+        } else {
+            -log2(hash | 1)
+        };
+        log * self.pace
+    }
+
+    /// Less than that for certain, and little less where it is short, at the cost of a product: `-log2(u)` is at least
+    /// `(1 - u) / ln 2`, and the factor leaves room for the errors of [`log2`].
+    fn at_least(self, hash: u64) -> f64 {
+        missing(hash) * 1.442 * self.pace
+    }
+}
+
+/// `1 - u`, above 0.
+#[expect(clippy::cast_possible_wrap, reason = "the upper bit is shifted out")]
+#[expect(clippy::cast_precision_loss, reason = "52 of 63 bits are plenty")]
+fn missing(hash: u64) -> f64 {
+    const UNIT: f64 = 1.0 / (1_u64 << 63) as f64;
+    (!hash >> 1 | 1) as i64 as f64 * UNIT
+}
+
+pub(super) fn pick(tier: &Tier, session: u64, in_flight: u32, tried: &[EndpointId]) -> Option<usize> {
+    // Nearly always the winner takes it, and nobody else need be looked at more closely.
+    let winner = winner(tier, session)?;
+    let fits = |index: usize| tier.open(index, tried) && tier.seats.get(index).is_some_and(|seat| tier.bounded(seat, in_flight));
+    if fits(winner) {
+        return Some(winner);
+    }
     // Loads move while they are read: should everyone look overloaded, the session's own seat is as good as any.
-    best.or(overloaded).map(|(index, _)| index)
+    race(tier, session, fits).or_else(|| race(tier, session, |index| tier.open(index, tried)))
 }
 
-/// The hash's upper 52 bits as a number in `[1, 2)`.
-fn uniform(hash: u64) -> f64 {
-    f64::from_bits(0x3ff0_0000_0000_0000 | (hash >> 12))
+/// The first to arrive. The two least times are told without logarithms and without a branch; one logarithm then nearly
+/// always shows that the first is first.
+fn winner(tier: &Tier, session: u64) -> Option<usize> {
+    let never = f64::INFINITY.to_bits();
+    let (mut first, mut second) = (never, never);
+    for (index, racer) in (0_u64..).zip(&tier.racers) {
+        // Times are positive: as numbers their bits have the same order.
+        let key = (racer.at_least(meet(session, racer.seed)).to_bits() & !INDEX) | index;
+        second = second.min(first.max(key));
+        first = first.min(key);
+    }
+    let index = usize::try_from(first & INDEX).ok()?;
+    let racer = tier.racers.get(index)?;
+    if racer.time(meet(session, racer.seed)) <= f64::from_bits(second & !INDEX) {
+        return Some(index);
+    }
+    race(tier, session, |_| true)
 }
 
-/// `weight / -log2(u)` of a uniform `u` in `(0, 1)`: the seat with the greatest wins in proportion to its weight.
-#[expect(clippy::cast_precision_loss, reason = "weights are below 2^40; a score needs no more than 52 bits")]
-fn weighted(hash: u64, weight: u64) -> f64 {
-    weight as f64 / -log2(hash | 1)
+/// The first to arrive of those that may.
+fn race(tier: &Tier, session: u64, may: impl Fn(usize) -> bool) -> Option<usize> {
+    let mut first = f64::INFINITY;
+    let mut winner = None;
+    for (index, racer) in tier.racers.iter().enumerate() {
+        let hash = meet(session, racer.seed);
+        if racer.at_least(hash) >= first {
+            continue;
+        }
+        let time = racer.time(hash);
+        if time < first && may(index) {
+            first = time;
+            winner = Some(index);
+        }
+    }
+    winner
 }
 
-/// Whether a seat's score is below the best for certain, told without a logarithm: `-log2(u)` is at least
-/// `(1 - u) / ln 2`, and the factor is a little less than that, for the errors of [`log2`].
-#[expect(clippy::cast_precision_loss, reason = "weights are below 2^40; a score needs no more than 52 bits")]
-fn hopeless(hash: u64, weight: u64, best: f64) -> bool {
-    let missing = 2.0 - uniform(hash);
-    // Nearer to 1 than that, the last bits of the hash decide.
-    missing > 1e-9 && weight as f64 <= best * 1.442 * missing
+/// A hash of two that are hashes already: the halves of a product, folded (as in wyhash, Wang Yi 2019). The seat's seed is
+/// the other factor, so that the order of two seats is not the same for all sessions.
+#[expect(clippy::cast_possible_truncation, reason = "the other half is folded in")]
+const fn meet(session: u64, seed: u64) -> u64 {
+    let product = (session ^ 0x2d35_8dcc_aa6c_78a5) as u128 * (seed | 1) as u128;
+    (product >> 64) as u64 ^ product as u64
 }
 
 /// log2 of `hash / 2^64`, from the float's own exponent and a polynomial for the mantissa, at a tenth of the cost of the
@@ -80,8 +143,31 @@ mod tests {
             hash = mix(hash.wrapping_add(0x9e37_79b9_7f4a_7c15));
             // Few fall near the edges by chance.
             for hash in [hash, hash | 0xffff_f000_0000_0000, u64::MAX - (hash >> 50)] {
-                let score = weighted(hash, weight);
-                assert!(!hopeless(hash, weight, score * 0.999_9), "{hash} with weight {weight}");
+                let racer = Racer {
+                    seed: 0,
+                    pace: 1.0 / f64::from(weight),
+                };
+                assert!(racer.at_least(hash) < racer.time(hash), "{hash} with weight {weight}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_way_finds_the_winner_of_the_race() {
+        let seat = |nth: u64| Seat {
+            id: EndpointId(nth),
+            seed: session_hash(&nth.to_le_bytes()),
+            load: std::sync::Arc::default(),
+            cap: None,
+            weight: 1 + nth * nth,
+            penalty: 1,
+            slot: 0,
+        };
+        assert_eq!(winner(&Tier::default(), 1), None);
+        for seats in [1, 2, 3, 17, 64] {
+            let tier = Tier::new((0..seats).map(seat).collect());
+            for session in (0..20_000).map(|nth: u64| mix(nth)) {
+                assert_eq!(winner(&tier, session), race(&tier, session, |_| true));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -27,11 +27,14 @@ pub(crate) enum Fault {
     CutAfter(u64),
     /// A connection is reset (RST) after so many bytes of answers.
     ResetAfter(u64),
-    /// Connections are accepted, and nothing goes either way.
+    /// Connections are accepted and read, and nothing goes either way until it is over.
     Blackhole,
     /// Nobody listens; open connections are reset, as when the process is killed.
     Refuse,
 }
+
+/// What precedes a request's own id in its body.
+const MARK: &str = "\"user\":\"";
 
 /// A running relay. Its listener closes with it.
 pub(crate) struct FaultProxy {
@@ -48,8 +51,10 @@ struct Shared {
     connections: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
-    /// How often each `x-request-id` went up.
-    request_ids: Mutex<HashMap<String, u32>>,
+    /// How often each body came, by its `user`.
+    bodies: Mutex<HashMap<String, u32>>,
+    /// Connections that a fault ended, and answers that one held up.
+    struck: AtomicU64,
 }
 
 impl FaultProxy {
@@ -62,7 +67,8 @@ impl FaultProxy {
             connections: AtomicU64::new(0),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
-            request_ids: Mutex::default(),
+            bodies: Mutex::default(),
+            struck: AtomicU64::new(0),
         });
         let (fault, told) = watch::channel(Fault::None);
         let task = tokio::spawn(accept(listener, addr, told, Arc::clone(&shared)));
@@ -89,14 +95,19 @@ impl FaultProxy {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// How often a fault struck so far: connections cut or reset, requests and answers held up by a stall.
+    pub(crate) fn struck(&self) -> u64 {
+        self.shared.struck.load(Ordering::Relaxed)
+    }
+
     /// Bytes relayed so far: requests, answers.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         (self.shared.up.load(Ordering::Relaxed), self.shared.down.load(Ordering::Relaxed))
     }
 
-    /// How often each `x-request-id` went up.
-    pub(crate) fn request_ids(&self) -> HashMap<String, u32> {
-        self.shared.request_ids.lock().clone()
+    /// How often each body came whole, by its `user`, whatever became of it.
+    pub(crate) fn bodies(&self) -> HashMap<String, u32> {
+        self.shared.bodies.lock().clone()
     }
 }
 
@@ -119,6 +130,17 @@ async fn accept(listener: TcpListener, addr: SocketAddr, mut fault: watch::Recei
     loop {
         let now = *fault.borrow_and_update();
         if now == Fault::Refuse {
+            // Who has connected and was not accepted yet dies too.
+            let dying = async {
+                while let Some(Ok((mut client, _))) = accepted(&listener).await {
+                    let shared = Arc::clone(&shared);
+                    tokio::spawn(async move {
+                        note_unread(&mut client, &shared).await;
+                        let _reset = client.set_zero_linger();
+                    });
+                }
+            };
+            let _died = tokio::time::timeout(LAST_GASP, dying).await;
             listener = None;
             if fault.changed().await.is_err() {
                 return;
@@ -137,14 +159,18 @@ async fn accept(listener: TcpListener, addr: SocketAddr, mut fault: watch::Recei
     }
 }
 
-/// Relays a connection until one side ends it, or a fault does.
-async fn relay(client: TcpStream, mut fault: watch::Receiver<Fault>, shared: Arc<Shared>) {
-    // What remains is thrown away as a killed process throws it away.
-    if fault.wait_for(|fault| *fault != Fault::Blackhole).await.is_err() {
-        return;
+async fn accepted(listener: &Option<TcpListener>) -> Option<std::io::Result<(TcpStream, SocketAddr)>> {
+    match listener {
+        Some(listener) => Some(listener.accept().await),
+        None => None,
     }
+}
+
+/// Relays a connection until one side ends it, or a fault does.
+async fn relay(mut client: TcpStream, fault: watch::Receiver<Fault>, shared: Arc<Shared>) {
     let target = *shared.target.lock();
     let Ok(server) = TcpStream::connect(target).await else {
+        note_unread(&mut client, &shared).await;
         let _reset = client.set_zero_linger();
         return;
     };
@@ -162,7 +188,9 @@ async fn relay(client: TcpStream, mut fault: watch::Receiver<Fault>, shared: Arc
             reset = down => reset,
         }
     };
+    note_unread(&mut client_reads, &shared).await;
     if reset {
+        shared.struck.fetch_add(1, Ordering::Relaxed);
         for half in [client_writes, server_writes] {
             let _reset = half.as_ref().set_zero_linger();
             // Without the polite end that dropping it would send first.
@@ -175,10 +203,10 @@ async fn relay(client: TcpStream, mut fault: watch::Receiver<Fault>, shared: Arc
 async fn pass_up(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut fault: watch::Receiver<Fault>, shared: &Shared) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        note_bodies(&buffer[..count], shared);
         if fault.wait_for(|fault| *fault != Fault::Blackhole).await.is_err() {
             return;
         }
-        note_request_ids(&buffer[..count], shared);
         shared.up.fetch_add(count as u64, Ordering::Relaxed);
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
@@ -204,9 +232,15 @@ async fn pass_down(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut fault:
                     tokio::time::sleep(time).await;
                     bytes.clamp(1, rest.len())
                 }
-                Fault::CutAfter(bytes) | Fault::ResetAfter(bytes) if passed >= bytes => return matches!(now, Fault::ResetAfter(_)),
+                // A reset is counted where it is done.
+                Fault::ResetAfter(bytes) if passed >= bytes => return true,
+                Fault::CutAfter(bytes) if passed >= bytes => {
+                    shared.struck.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                }
                 Fault::CutAfter(bytes) | Fault::ResetAfter(bytes) => rest.len().min(usize::try_from(bytes - passed).unwrap()),
                 Fault::Blackhole => {
+                    shared.struck.fetch_add(1, Ordering::Relaxed);
                     if fault.changed().await.is_err() {
                         return false;
                     }
@@ -225,14 +259,27 @@ async fn pass_down(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut fault:
     false
 }
 
-/// Heads are small and written whole, so a header is not looked for across pieces.
-fn note_request_ids(piece: &[u8], shared: &Shared) {
+/// How long a connection that dies is still read from.
+const LAST_GASP: Duration = Duration::from_millis(50);
+
+/// Notes what arrives at a connection that dies and will be answered by nobody: its sender cannot know that. Connections
+/// that were idle when the others died find out in peace; without that, a request written to one of them in that very
+/// moment would have gone up unseen.
+async fn note_unread(from: &mut (impl AsyncRead + Unpin), shared: &Shared) {
+    let mut buffer = vec![0; 16 << 10];
+    let reading = async {
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            note_bodies(&buffer[..count], shared);
+        }
+    };
+    let _died = tokio::time::timeout(LAST_GASP, reading).await;
+}
+
+/// Bodies are small and written whole, so an id is not looked for across pieces.
+fn note_bodies(piece: &[u8], shared: &Shared) {
     let text = String::from_utf8_lossy(piece);
-    for (_, rest) in text
-        .match_indices("x-request-id: ")
-        .map(|(at, found)| text.split_at(at + found.len()))
-    {
-        let id = rest.split(['\r', '\n']).next().unwrap_or_default();
-        *shared.request_ids.lock().entry(id.to_owned()).or_default() += 1;
+    for (at, found) in text.match_indices(MARK) {
+        let id = text[at + found.len()..].split('"').next().unwrap_or_default();
+        *shared.bodies.lock().entry(id.to_owned()).or_default() += 1;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use reqwest::{Client, Method};
@@ -14,6 +14,7 @@ use super::eventually;
 use super::process::Process;
 
 const STORE: &str = "obleth.db";
+const LOG: &str = "log";
 const TOKEN: &str = "a-token-of-the-integration-tests";
 
 /// The settings half of a file.
@@ -56,8 +57,46 @@ impl Gateway {
         let scratch = TempDir::new().unwrap();
         let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let process = serve(&scratch, &flags, &env);
+        let process = serve(&scratch, &flags, &env, Stdio::inherit());
         Self::running(process, scratch, flags, env)
+    }
+
+    /// Starts one with further flags whose log goes to a file.
+    pub(crate) fn start_logged(flags: &[&str]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let log = std::fs::File::create(scratch.path().join(LOG)).unwrap();
+        let process = serve(&scratch, &flags, &[], log.into());
+        Self::running(process, scratch, flags, Vec::new())
+    }
+
+    /// The lines of its log so far.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.scratch.path().join(LOG)).unwrap();
+        // The last line may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.client.get(format!("http://{}/metrics", self.management)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    }
+
+    /// Starts one that the system gives so many file descriptors.
+    pub(crate) fn start_with_descriptors(descriptors: u32, flags: &[&str]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_obleth"),
+        ]);
+        let process = Process::start(serving(&mut command, &scratch, &flags, &[]));
+        Self::running(process, scratch, flags, Vec::new())
     }
 
     /// Starts one from a file that says what `resources` say, and that it is to listen on ports from the system.
@@ -65,7 +104,7 @@ impl Gateway {
         Self::start_configured_with(resources, &[])
     }
 
-    /// The same with further environment.
+    /// The same, with further environment.
     pub(crate) fn start_configured_with(resources: &str, env: &[(&str, &str)]) -> Self {
         let scratch = TempDir::new().unwrap();
         let path = scratch.path().join("obleth.yaml");
@@ -101,7 +140,7 @@ impl Gateway {
     /// Ends it (`kill -9`, if it still runs) and starts another on the same store, at other addresses.
     pub(crate) fn restart(&mut self) {
         self.process.end();
-        self.process = serve(&self.scratch, &self.flags, &self.env);
+        self.process = serve(&self.scratch, &self.flags, &self.env, Stdio::inherit());
         self.data = self.process.address("data=");
         self.management = self.process.address("management=");
         // Its connections lead to a process that is gone.
@@ -269,8 +308,12 @@ impl Gateway {
 }
 
 /// Starts the process on the store in `scratch`.
-fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> Process {
+fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)], log: Stdio) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_obleth"));
+    Process::start(serving(&mut command, scratch, flags, env).stderr(log))
+}
+
+fn serving<'a>(command: &'a mut Command, scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> &'a mut Command {
     command
         .args([
             "serve",
@@ -285,6 +328,5 @@ fn serve(scratch: &TempDir, flags: &[String], env: &[(String, String)]) -> Proce
         .arg(scratch.path().join(STORE))
         .args(flags)
         .env("OBLETH_ADMIN_TOKEN", TOKEN)
-        .envs(env.iter().map(|(name, value)| (name, value)));
-    Process::start(&mut command)
+        .envs(env.iter().map(|(name, value)| (name, value)))
 }

@@ -33,6 +33,11 @@ impl Upstream {
         }
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn end(&mut self) {
+        self.process.end();
+    }
+
     /// Its base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.process.address(""))

@@ -54,11 +54,13 @@ async fn a_busy_scheduler_is_shown_by_names_and_without_what_is_gone() {
                 model,
                 in_flight: 3,
                 queued: 0,
+                cap: Some(8),
             },
             ModelView {
                 model: ModelId::mint(),
                 in_flight: 1,
                 queued: 1,
+                cap: None,
             },
         ],
         fairness_index: Some(0.75),
@@ -74,7 +76,7 @@ async fn a_busy_scheduler_is_shown_by_names_and_without_what_is_gone() {
             "tenant_id": tenant.to_string(), "name": "acme", "fairshare_group": "default", "weight": 200, "in_flight": 3, "queued": 2,
             "oldest_wait_ms": 1500, "weight_share": 0.5, "expected_slots": 2.0, "borrowed": 1.0, "served_tokens": 1000, "share_score": 5.0,
         }],
-        "model_in_flight": {"llama": 3}, "model_queued": {}, "fairness_index": 0.75,
+        "model_in_flight": {"llama": 3}, "model_queued": {}, "model_max_in_flight": {"llama": 8}, "fairness_index": 0.75,
     });
     assert_eq!(live, expected);
 }

@@ -1,0 +1,212 @@
+//! The data plane's door: accepts connections, gives each a place, and hands it to Pingora.
+//!
+//! Pingora's own listener bounds neither how many connections there are nor how long a head may take, and peeks for HTTP/2
+//! without a deadline: some hundred silent sockets used up every file descriptor. Here a connection has a place in a bounded
+//! table; whoever waits longest without a request gives it up when somebody new comes.
+//!
+//! A connection's way: `First` (until its first head, from accepting on) → `Busy` (a request runs) → `Idle` (Pingora's keep-alive
+//! timeout) → `Head` (from a further request's first byte) → `Busy`. `First` and `Head` last [`Bounds::head`] at most.
+
+mod connection;
+mod places;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+use connection::Connection;
+use places::{Place, Places};
+
+/// What clients can hold open at the door.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at once, at least 1.
+    pub connections: usize,
+    /// Of them from one address (of IPv6, from one /64); 0 is as many as there are.
+    pub per_address: usize,
+    /// How long a head may take, from its first byte; of a connection's first, from accepting on.
+    pub head: Duration,
+}
+
+/// How long to wait after the system refused a connection (out of file descriptors, for instance).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least time between two lines of log about connections that were turned away.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// Serves until `stops` is true or its sender is gone. Then nothing more is accepted and idle connections are closed; requests
+/// that run go on.
+pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, mut stops: ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let places = Places::new(bounds.connections, bounds.per_address);
+    let (mut full, mut failed) = (Complaint::default(), Complaint::default());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stops.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match places.take(peer.ip()) {
+                Some(place) => {
+                    tokio::spawn(attend(stream, peer, place, Arc::clone(&app), bounds, stops.clone()));
+                }
+                None => full.say(|turned_away| {
+                    warn!(
+                        turned_away,
+                        connections = bounds.connections,
+                        "no place for further connections: all have requests that run, or their address has its share"
+                    );
+                }),
+            },
+            Err(error) => {
+                failed.say(|times| warn!(%error, times, "cannot accept a connection"));
+                // Where descriptors have run out, somebody who does nothing has one.
+                places.make_room();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    app.http_cleanup().await;
+}
+
+/// Serves one connection, until it ends or has to make room.
+async fn attend<A>(stream: TcpStream, peer: SocketAddr, place: Place, app: Arc<A>, bounds: Bounds, stops: ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let (place, stage) = (Arc::new(place), Arc::new(Stage::default()));
+    let connection = Connection::new(stream, peer, Arc::clone(&stage), bounds.head);
+    let guest = Arc::new(Guest {
+        app,
+        arrival: Arrival {
+            place: Arc::clone(&place),
+            stage,
+        },
+    });
+    tokio::select! {
+        biased;
+        () = place.asked_to_leave() => {}
+        _ = guest.process_new(Box::new(connection), &stops) => {}
+    }
+}
+
+/// Where on its way a connection is.
+#[derive(Debug, Default)]
+struct Stage(AtomicU8);
+
+impl Stage {
+    /// Nothing of its first request has been understood.
+    const FIRST: u8 = 0;
+    /// Between two requests.
+    const IDLE: u8 = 1;
+    /// A further request's head has begun.
+    const HEAD: u8 = 2;
+    /// A request runs.
+    const BUSY: u8 = 3;
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, stage: u8) {
+        self.0.store(stage, Ordering::Relaxed);
+    }
+
+    /// Busy => Idle; a connection's first request is awaited as `First`.
+    fn waits(&self) {
+        if self.get() == Self::BUSY {
+            self.set(Self::IDLE);
+        }
+    }
+}
+
+/// Tells the door that a head has arrived whole: Pingora reads it, and says so to the gateway only.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    place: Arc<Place>,
+    stage: Arc<Stage>,
+}
+
+impl Arrival {
+    pub(super) fn head_is_whole(&self) {
+        self.stage.set(Stage::BUSY);
+        self.place.enter();
+    }
+}
+
+/// Pingora's application as one connection sees it: it says when a request is awaited and when one runs.
+struct Guest<A> {
+    app: Arc<A>,
+    arrival: Arrival,
+}
+
+/// A stream of an HTTP/2 connection; many may run at once.
+struct Running(Arc<Place>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Guest<A> {
+    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        if session.is_http2() {
+            // Its head is there; how long the connection may idle between streams is Pingora's `h2_idle_timeout`.
+            self.arrival.head_is_whole();
+            let _running = Running(Arc::clone(&self.arrival.place));
+            return self.app.process_new_http(session, shutdown).await;
+        }
+        if self.arrival.stage.get() == Stage::BUSY {
+            self.arrival.place.leave();
+        }
+        self.arrival.stage.waits();
+        // Comes back to the gateway by `on_connection_reuse` once the head has been read.
+        session.set_connection_user_context(Some(Box::new(self.arrival.clone())));
+        self.app.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.app.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.app.server_options()
+    }
+}
+
+/// Something that may go wrong ten thousand times a second, and is told once.
+#[derive(Default)]
+struct Complaint {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Complaint {
+    /// Counts one more, and tells how many there were unless it has just been told.
+    fn say(&mut self, tell: impl FnOnce(u64)) {
+        self.untold += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= SAY_EVERY) {
+            tell(self.untold);
+            self.told = Some(Instant::now());
+            self.untold = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

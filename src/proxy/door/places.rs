@@ -1,0 +1,226 @@
+//! The places at the door: how many connections there are, from where, and which of them wait without a request.
+//!
+//! One lock guards all of it; it is held for a few map operations, twice per request and twice per connection.
+//!
+//! Invariant: a seat stands in `waiting` under its turn if and only if no request of its connection runs and it has not been
+//! asked to leave.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::sync::Notify;
+
+/// The table of places.
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: usize,
+    per_address: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seats: Slab<Seat>,
+    /// Who waits without a request, the longest waiting first.
+    waiting: BTreeMap<u64, usize>,
+    /// How many of each network.
+    networks: HashMap<IpAddr, usize>,
+    turn: u64,
+}
+
+#[derive(Debug)]
+struct Seat {
+    network: IpAddr,
+    /// Requests that run.
+    running: usize,
+    /// When it began to wait, as a key of `waiting`.
+    turn: Option<u64>,
+    asked_to_leave: Arc<Notify>,
+}
+
+impl Places {
+    pub(super) fn new(limit: usize, per_address: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit: limit.max(1),
+            per_address: if per_address == 0 { usize::MAX } else { per_address },
+            state: Mutex::default(),
+        })
+    }
+
+    /// A place for a connection from there. If all are taken, whoever waits longest without a request is asked to leave.
+    /// `None` if nobody waits, or if its network has its share.
+    pub(super) fn take(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+        let network = network(from);
+        let mut state = self.state.lock();
+        if state.networks.get(&network).is_some_and(|count| *count >= self.per_address) {
+            return None;
+        }
+        if state.seats.len() >= self.limit && (state.seats.len() >= self.most() || !state.ask_one_to_leave()) {
+            return None;
+        }
+        *state.networks.entry(network).or_default() += 1;
+        let asked_to_leave = Arc::new(Notify::new());
+        let turn = state.next_turn();
+        let key = state.seats.insert(Seat {
+            network,
+            running: 0,
+            turn: Some(turn),
+            asked_to_leave: Arc::clone(&asked_to_leave),
+        });
+        state.waiting.insert(turn, key);
+        Some(Place {
+            places: Arc::clone(self),
+            key,
+            asked_to_leave,
+        })
+    }
+
+    /// With those that have been asked to leave and have not gone yet.
+    fn most(&self) -> usize {
+        self.limit + self.limit / 8 + 1
+    }
+
+    /// Asks whoever waits longest to leave.
+    pub(super) fn make_room(&self) {
+        self.state.lock().ask_one_to_leave();
+    }
+}
+
+impl State {
+    fn next_turn(&mut self) -> u64 {
+        self.turn += 1;
+        self.turn
+    }
+
+    fn ask_one_to_leave(&mut self) -> bool {
+        let Some((_, key)) = self.waiting.pop_first() else { return false };
+        if let Some(seat) = self.seats.get_mut(key) {
+            seat.turn = None;
+            seat.asked_to_leave.notify_one();
+        }
+        true
+    }
+}
+
+/// A connection's place, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    key: usize,
+    asked_to_leave: Arc<Notify>,
+}
+
+impl Place {
+    /// A request begins.
+    pub(super) fn enter(&self) {
+        let mut state = self.places.state.lock();
+        let Some(seat) = state.seats.get_mut(self.key) else { return };
+        seat.running += 1;
+        if let Some(turn) = seat.turn.take() {
+            state.waiting.remove(&turn);
+        }
+    }
+
+    /// A request has ended.
+    pub(super) fn leave(&self) {
+        let mut state = self.places.state.lock();
+        let turn = state.next_turn();
+        let Some(seat) = state.seats.get_mut(self.key) else { return };
+        seat.running = seat.running.saturating_sub(1);
+        if seat.running == 0 && seat.turn.is_none() {
+            seat.turn = Some(turn);
+            state.waiting.insert(turn, self.key);
+        }
+    }
+
+    /// Resolves when somebody else needs the place more.
+    pub(super) async fn asked_to_leave(&self) {
+        self.asked_to_leave.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.places.state.lock();
+        let Some(seat) = state.seats.try_remove(self.key) else { return };
+        if let Some(turn) = seat.turn {
+            state.waiting.remove(&turn);
+        }
+        if let Some(count) = state.networks.get_mut(&seat.network) {
+            *count -= 1;
+            if *count == 0 {
+                state.networks.remove(&seat.network);
+            }
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 the /64, which one host has whole (RFC 6177).
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(place: &Place) -> bool {
+        use std::future::Future;
+        let mut asked = std::pin::pin!(place.asked_to_leave());
+        asked
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+            .is_ready()
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn who_waits_longest_makes_room_and_who_works_does_not() {
+        let places = Places::new(3, 0);
+        let [works, waits, idle] = [(); 3].map(|()| places.take(HERE).unwrap());
+        works.enter();
+        idle.enter();
+        idle.leave();
+        let fresh = places.take(HERE).expect("room is made");
+        assert!(asked(&waits) && !asked(&works) && !asked(&idle));
+        drop(waits);
+        idle.enter();
+        fresh.enter();
+        assert!(places.take(HERE).is_none(), "everybody works");
+        drop((works, idle, fresh));
+        let state = places.state.lock();
+        assert!(
+            state.seats.is_empty() && state.waiting.is_empty() && state.networks.is_empty(),
+            "{state:?}"
+        );
+    }
+
+    #[test]
+    fn who_was_asked_and_does_not_go_bounds_who_may_come() {
+        let places = Places::new(8, 0);
+        let taken: Vec<Place> = (0..100).map_while(|_| places.take(HERE)).collect();
+        assert_eq!(taken.len(), places.most());
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_a_network_of_ipv6_counts_as_one() {
+        let places = Places::new(10, 2);
+        let from = |text: &str| text.parse::<IpAddr>().unwrap();
+        let _taken = [places.take(from("2001:db8::1")), places.take(from("2001:db8::ffff:1"))].map(|place| place.expect("a place"));
+        assert!(places.take(from("2001:db8::2")).is_none());
+        let other = places.take(from("2001:db8:0:1::1"));
+        assert!(other.is_some() && places.take(from("::ffff:10.0.0.1")).is_some());
+        let _v4 = [places.take(from("10.0.0.1")), places.take(from("::ffff:10.0.0.1"))].map(|place| place.expect("a place"));
+        assert!(places.take(from("10.0.0.1")).is_none());
+    }
+}

@@ -1,0 +1,330 @@
+//! What requests add up to: counted from the ledger's rows, on the thread that moves them, so that it costs the request
+//! itself nothing and agrees with the bill.
+//!
+//! Memory is bounded: so many tenants by their own name (the others together are `_other`), so many pairs of tenant and
+//! model, so many endpoints. Who leaves the catalog is forgotten, and with them their series. One lock, held for a row.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::family;
+use super::page::Page;
+use super::times::Times;
+use crate::catalog::Catalog;
+use crate::id::TenantId;
+use crate::units::PicoUsd;
+
+/// What tenants are called in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TenantLabel {
+    /// By their name.
+    #[default]
+    Name,
+    /// By their fair-share group.
+    Group,
+    /// Not at all: the label is empty.
+    Off,
+}
+
+/// How requests are counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What tenants are called.
+    pub tenant_label: TenantLabel,
+    /// How many tenants (or groups) have series of their own.
+    pub tenants_max: usize,
+}
+
+/// Pairs of tenant and model that have series of their own; then the tenant is `_other`.
+const PAIRS_MAX: usize = 20_000;
+/// Models that have series of their own. More than anybody registers.
+const MODELS_MAX: usize = 1_000;
+/// Endpoints that have series of their own.
+const ENDPOINTS_MAX: usize = 2_000;
+/// Pairs of tenant and error code.
+const REASONS_MAX: usize = 20_000;
+
+/// Who or what is past a bound, or no longer in the catalog.
+const OTHER: &str = "_other";
+
+/// The outcomes of the ledger, in its words.
+pub(super) const OUTCOMES: [&str; 6] = ["ok", "rejected", "error", "timeout", "cancelled", "interrupted"];
+
+/// One request that has ended, as the ledger has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The model's registered name; empty where none was found.
+    pub model: &'a str,
+    /// The endpoint that had it last; empty where none had.
+    pub endpoint: &'a str,
+    /// The ledger's word.
+    pub outcome: &'static str,
+    /// The error's code.
+    pub error_code: Option<&'a str>,
+    /// How often it was dispatched.
+    pub attempts: u32,
+    /// Input, cached input, output, reasoning.
+    pub tokens: [u64; 4],
+    /// What it cost.
+    pub cost: PicoUsd,
+    /// Waited for a slot.
+    pub queue_ms: u64,
+    /// To the first piece of the answer.
+    pub ttft_ms: Option<u64>,
+    /// To the end.
+    pub total_ms: u64,
+    /// Whether the answer was streamed.
+    pub stream: bool,
+}
+
+const TOKEN_TYPES: [&str; 4] = ["input", "cached_input", "output", "reasoning"];
+
+/// Counts requests.
+#[derive(Debug)]
+pub struct Requests {
+    settings: Settings,
+    state: Mutex<State>,
+}
+
+/// Whom a series is of. By id, so that a new name does not begin a new series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Who {
+    Tenant(TenantId),
+    Group(Arc<str>),
+    All,
+    Other,
+}
+
+#[derive(Debug)]
+struct State {
+    catalog: Arc<Catalog>,
+    /// Who have series of their own.
+    named: HashSet<Who>,
+    pairs: HashMap<(Who, Arc<str>), Sums>,
+    models: HashMap<Arc<str>, Times>,
+    rejections: HashMap<(Who, Arc<str>), u64>,
+    /// The last attempt of each request by endpoint and outcome.
+    attempts: HashMap<Arc<str>, [u64; OUTCOMES.len()]>,
+    /// The attempts before it.
+    retried: u64,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    outcomes: [u64; OUTCOMES.len()],
+    tokens: [u64; TOKEN_TYPES.len()],
+    cost: u128,
+}
+
+impl Requests {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            state: Mutex::new(State {
+                catalog: Arc::new(Catalog::empty(0)),
+                named: HashSet::new(),
+                pairs: HashMap::new(),
+                models: HashMap::new(),
+                rejections: HashMap::new(),
+                attempts: HashMap::new(),
+                retried: 0,
+            }),
+        }
+    }
+
+    /// Follows the catalog: forgets who has left it.
+    pub fn apply(&self, catalog: &Arc<Catalog>) {
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.catalog, Arc::clone(catalog));
+        let State {
+            named,
+            pairs,
+            models,
+            rejections,
+            ..
+        } = &mut *state;
+        if !before.tenants().same(catalog.tenants()) || !before.groups().same(catalog.groups()) {
+            let stays = |who: &Who| match who {
+                Who::Tenant(id) => catalog.tenants().get(id).is_some(),
+                Who::Group(name) => catalog.groups().get(name).is_some(),
+                Who::All | Who::Other => true,
+            };
+            named.retain(stays);
+            pairs.retain(|(who, _), _| stays(who));
+            rejections.retain(|(who, _), _| stays(who));
+        }
+        if !before.models().same(catalog.models()) {
+            let stays = |model: &str| model.is_empty() || model == OTHER || is_registered(catalog, model);
+            pairs.retain(|(_, model), _| stays(model));
+            models.retain(|model, _| stays(model));
+        }
+    }
+
+    /// Counts a request.
+    pub fn count(&self, request: &Request<'_>) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let who = state.who(self.settings, &request.tenant);
+        let model = state.model(request.model);
+        let outcome = OUTCOMES.iter().position(|word| *word == request.outcome);
+        let sums = bounded(
+            &mut state.pairs,
+            (who.clone(), Arc::clone(&model)),
+            (Who::Other, Arc::clone(&model)),
+            PAIRS_MAX,
+        );
+        sums.cost = sums.cost.saturating_add(request.cost.0);
+        for (sum, tokens) in sums.tokens.iter_mut().zip(request.tokens) {
+            *sum = sum.saturating_add(tokens);
+        }
+        if let Some(count) = outcome.and_then(|outcome| sums.outcomes.get_mut(outcome)) {
+            *count += 1;
+        }
+        if request.outcome == "rejected" {
+            let reason: Arc<str> = request.error_code.unwrap_or_default().into();
+            *bounded(&mut state.rejections, (who, reason), (Who::Other, OTHER.into()), REASONS_MAX) += 1;
+        }
+        state.count_attempts(request, outcome);
+        // A request that never had a model neither queued nor has times to compare.
+        if !model.is_empty() {
+            state.models.entry(model).or_default().observe(request, outcome);
+        }
+    }
+
+    /// What a tenant is called in metrics.
+    #[must_use]
+    pub fn tenant_label(&self, tenant: &TenantId) -> String {
+        let mut state = self.state.lock();
+        let who = state.who(self.settings, tenant);
+        state.label(&who).to_owned()
+    }
+
+    /// Writes what was counted. `endpoints` are those that exist; what was counted of others is forgotten.
+    pub fn show(&self, page: &mut Page, endpoints: &HashSet<String>) {
+        let mut state = self.state.lock();
+        state
+            .attempts
+            .retain(|endpoint, _| endpoint.is_empty() || &**endpoint == OTHER || endpoints.contains(&**endpoint));
+        for ((who, model), sums) in &state.pairs {
+            let tenant = state.label(who);
+            for (outcome, count) in OUTCOMES.iter().zip(sums.outcomes).filter(|(_, count)| *count > 0) {
+                page.put_of(&family::REQUESTS, &[tenant, model, outcome], number(count));
+            }
+            for (kind, count) in TOKEN_TYPES.iter().zip(sums.tokens).filter(|(_, count)| *count > 0) {
+                page.put_of(&family::TOKENS, &[tenant, model, kind], number(count));
+            }
+            if sums.cost > 0 {
+                page.put_of(&family::COST, &[tenant, model], dollars(PicoUsd(sums.cost)));
+            }
+        }
+        for ((who, reason), count) in &state.rejections {
+            page.put_of(&family::REJECTIONS, &[state.label(who), reason], number(*count));
+        }
+        for (endpoint, counts) in &state.attempts {
+            for (result, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0) {
+                page.put_of(&family::UPSTREAM_ATTEMPTS, &[endpoint, result], number(*count));
+            }
+        }
+        page.put_of(&family::UPSTREAM_ATTEMPTS, &["", "retried"], number(state.retried));
+        for (model, times) in &state.models {
+            times.show(page, model);
+        }
+    }
+}
+
+impl State {
+    /// Whom a tenant's requests are counted for.
+    fn who(&mut self, settings: Settings, tenant: &TenantId) -> Who {
+        if settings.tenant_label == TenantLabel::Off {
+            return Who::All;
+        }
+        let Some(tenant) = self.catalog.tenants().get(tenant) else {
+            return Who::Other;
+        };
+        let who = match settings.tenant_label {
+            TenantLabel::Group => Who::Group(Arc::clone(&tenant.group)),
+            TenantLabel::Name | TenantLabel::Off => Who::Tenant(tenant.id),
+        };
+        if self.named.contains(&who) {
+            return who;
+        }
+        if self.named.len() >= settings.tenants_max {
+            return Who::Other;
+        }
+        self.named.insert(who.clone());
+        who
+    }
+
+    fn label<'a>(&'a self, who: &'a Who) -> &'a str {
+        match who {
+            Who::Tenant(id) => self.catalog.tenants().get(id).map_or(OTHER, |tenant| &tenant.name),
+            Who::Group(name) => name,
+            Who::All => "",
+            Who::Other => OTHER,
+        }
+    }
+
+    /// A model's label: only what is registered has one of its own.
+    fn model(&self, name: &str) -> Arc<str> {
+        if let Some((known, _)) = self.models.get_key_value(name) {
+            return Arc::clone(known);
+        }
+        if name.is_empty() || is_registered(&self.catalog, name) && self.models.len() < MODELS_MAX {
+            return name.into();
+        }
+        OTHER.into()
+    }
+
+    fn count_attempts(&mut self, request: &Request<'_>, outcome: Option<usize>) {
+        let (1.., Some(outcome)) = (request.attempts, outcome) else {
+            return;
+        };
+        self.retried += u64::from(request.attempts - 1);
+        // Looked up by the text itself: most rows meet an endpoint that is known.
+        let full = self.attempts.len() >= ENDPOINTS_MAX;
+        let counts = match self.attempts.get_mut(request.endpoint) {
+            Some(counts) => counts,
+            None => self.attempts.entry(if full { OTHER } else { request.endpoint }.into()).or_default(),
+        };
+        if let Some(count) = counts.get_mut(outcome) {
+            *count += 1;
+        }
+    }
+}
+
+/// A model of this very name, not of this alias.
+fn is_registered(catalog: &Catalog, name: &str) -> bool {
+    catalog.model_named(name).is_some_and(|model| model.name == name)
+}
+
+/// The entry of `key`, or of `rest` once there are `max`.
+fn bounded<K: Hash + Eq, V: Default>(map: &mut HashMap<K, V>, key: K, rest: K, max: usize) -> &mut V {
+    let full = map.len() >= max && !map.contains_key(&key);
+    map.entry(if full { rest } else { key }).or_default()
+}
+
+/// Money as metrics have it; exact to some fifteen digits.
+#[must_use]
+pub fn dollars(amount: PicoUsd) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+    let picos = amount.0 as f64;
+    picos / 1e12
+}
+
+/// A count as metrics have it; exact up to 2^53.
+#[must_use]
+pub fn number(count: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+    let number = count as f64;
+    number
+}
+
+#[cfg(test)]
+mod tests;
