@@ -72,10 +72,11 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &Session, head: &mut Res
     let (Some(call), Some(principal)) = (&mut ctx.mcp, &ctx.principal) else {
         return Err(Fault::Internal);
     };
-    let event_stream = is(&head.headers, b"text/event-stream");
+    let event_stream = is_event_stream(&head.headers);
     call.answer.event_stream = event_stream;
     call.answer.mask = Mask::of(call.lease.chosen().and_then(|chosen| chosen.credential()));
-    if call.filters && head.status.is_success() && (event_stream || is(&head.headers, b"application/json")) {
+    if call.filters && head.status.is_success() {
+        // What calls itself neither is read as JSON, and not passed on if it is none.
         call.answer.filter = Some(Filter::new(&call.tools(), event_stream));
     }
     call.answer.decoder = decoder(head, session, call)?;
@@ -92,9 +93,10 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &Session, head: &mut Res
     sign(head, ctx).map_err(|_| Fault::Internal)
 }
 
-fn is(headers: &HeaderMap, kind: &[u8]) -> bool {
-    let found = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..kind.len()));
-    found.is_some_and(|found| found.eq_ignore_ascii_case(kind))
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let found = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..KIND.len()));
+    found.is_some_and(|found| found.eq_ignore_ascii_case(KIND))
 }
 
 /// An answer that came compressed all the same is decoded for good where it has to be read, or the client cannot.

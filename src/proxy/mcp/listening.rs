@@ -27,14 +27,14 @@ impl Listening {
     pub(super) fn begin(self: &Arc<Self>, tenant: TenantId, server: McpServerId) -> Option<Listener> {
         let who = (tenant, server);
         let mut open = self.open.lock();
-        let count = open.entry(who).or_default();
-        // At a cap of 0 an entry may have come into being for nobody; it is one per tenant and server.
-        (*count < self.max).then(|| {
-            *count += 1;
-            Listener {
-                listening: Arc::clone(self),
-                who,
-            }
+        let count = open.get(&who).copied().unwrap_or(0);
+        if count >= self.max {
+            return None;
+        }
+        open.insert(who, count + 1);
+        Some(Listener {
+            listening: Arc::clone(self),
+            who,
         })
     }
 }

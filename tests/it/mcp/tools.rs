@@ -160,12 +160,13 @@ async fn a_list_in_events_is_shortened_also_when_it_is_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_cannot_be_read_is_not_shown() {
-    for body in [
-        "{\"result\":{\"tools\":[{\"name\":\"delete\"},NaN]}}",
-        "{\"result\":{\"tools\":[{\"name\":\"delete\"",
+    for (kind, body) in [
+        ("application/json", "{\"result\":{\"tools\":[{\"name\":\"delete\"},NaN]}}"),
+        ("application/json", "{\"result\":{\"tools\":[{\"name\":\"delete\""),
+        ("text/plain", "tools: delete"),
     ] {
         let house = House::with(json!({ "denied_tools": ["delete"] }), move |_| {
-            answer(200, &[("content-type", "application/json")], body)
+            answer(200, &[("content-type", kind)], body)
         })
         .await;
         let response = house.post(&list()).send().await.unwrap();
