@@ -27,6 +27,10 @@ pub use message::{Asked, Kind, Message, read};
 pub use session::{Holder, Opened, SESSION_ID_MAX, Sealer};
 pub use tools::Tools;
 
+/// What begins the name under which the ledger counts what is asked of a server, in the place of a model's:
+/// `mcp:{server}/{tool}`, or `mcp:{server}` for what calls no tool.
+pub const LEDGER_PREFIX: &str = "mcp:";
+
 /// The first revision without sessions; revisions are dates, and compare as texts.
 const MODERN: &str = "2026-07-28";
 /// The first revision without batches.

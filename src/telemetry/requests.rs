@@ -15,6 +15,7 @@ use super::page::Page;
 use super::times::Times;
 use crate::catalog::Catalog;
 use crate::id::TenantId;
+use crate::mcp::LEDGER_PREFIX;
 use crate::units::PicoUsd;
 
 /// What tenants are called in metrics.
@@ -42,6 +43,8 @@ pub struct Settings {
 const PAIRS_MAX: usize = 20_000;
 /// Models that have series of their own. More than anybody registers.
 const MODELS_MAX: usize = 1_000;
+/// Tools of MCP servers get series of their own up to here: they leave room for models.
+const TOOLS_MAX: usize = MODELS_MAX / 2;
 /// Endpoints that have series of their own.
 const ENDPOINTS_MAX: usize = 2_000;
 /// Pairs of tenant and error code.
@@ -160,7 +163,7 @@ impl Requests {
             pairs.retain(|(who, _), _| stays(who));
             rejections.retain(|(who, _), _| stays(who));
         }
-        if !before.models().same(catalog.models()) {
+        if !before.models().same(catalog.models()) || !before.mcp_servers().same(catalog.mcp_servers()) {
             let stays = |model: &str| model.is_empty() || model == OTHER || is_registered(catalog, model);
             pairs.retain(|(_, model), _| stays(model));
             models.retain(|model, _| stays(model));
@@ -276,7 +279,8 @@ impl State {
         if let Some((known, _)) = self.models.get_key_value(name) {
             return Arc::clone(known);
         }
-        if name.is_empty() || is_registered(&self.catalog, name) && self.models.len() < MODELS_MAX {
+        let max = if name.starts_with(LEDGER_PREFIX) { TOOLS_MAX } else { MODELS_MAX };
+        if name.is_empty() || is_registered(&self.catalog, name) && self.models.len() < max {
             return name.into();
         }
         OTHER.into()
@@ -299,9 +303,12 @@ impl State {
     }
 }
 
-/// A model of this very name, not of this alias.
+/// A model of this very name, not of this alias; or an MCP server, with a tool of it or without. How many tools a server has is
+/// bounded where they are named.
 fn is_registered(catalog: &Catalog, name: &str) -> bool {
+    let server = || name.strip_prefix(LEDGER_PREFIX).and_then(|at| at.split('/').next());
     catalog.model_named(name).is_some_and(|model| model.name == name)
+        || server().is_some_and(|server| catalog.mcp_server_named(server).is_some())
 }
 
 /// The entry of `key`, or of `rest` once there are `max`.

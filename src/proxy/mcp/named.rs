@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::McpServer;
 use crate::id::McpServerId;
+use crate::mcp::LEDGER_PREFIX;
 
 /// How many tools of a server are told apart.
 const TOOLS_MAX: usize = 512;
@@ -25,9 +26,9 @@ impl Named {
     /// The name for a request to `server` that calls `tool`, if it calls one.
     pub(super) fn label(&self, server: &McpServer, tool: Option<&str>) -> Arc<str> {
         match tool {
-            None => format!("mcp:{}", server.name).into(),
-            Some(tool) if self.knows(server, tool) => format!("mcp:{}/{tool}", server.name).into(),
-            Some(_) => format!("mcp:{}/*", server.name).into(),
+            None => format!("{LEDGER_PREFIX}{}", server.name).into(),
+            Some(tool) if self.knows(server, tool) => format!("{LEDGER_PREFIX}{}/{tool}", server.name).into(),
+            Some(_) => format!("{LEDGER_PREFIX}{}/*", server.name).into(),
         }
     }
 

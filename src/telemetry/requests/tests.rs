@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::catalog::{
-    Budget, CachePolicy, DEFAULT_GROUP, Engine, Group, LoadBalancing, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance,
-    Supports, Tenant, TenantStatus, Timeouts, Tls,
+    Budget, CachePolicy, DEFAULT_GROUP, Engine, Group, LoadBalancing, McpServer, Model, ModelCapacity, ModelType, Prices, Protocol,
+    Provenance, Supports, Tenant, TenantStatus, Timeouts, Tls,
 };
-use crate::id::ModelId;
+use crate::id::{McpServerId, ModelId};
 use crate::units::Weight;
 
 fn tenant(name: &str, group: &str) -> Tenant {
@@ -229,4 +229,39 @@ fn names_that_are_not_registered_make_no_series() {
     house.shows("obleth_requests_total{tenant=\"acme\",model=\"_other\",outcome=\"ok\"} 100.0");
     let text = house.text();
     assert!(!text.contains("guess") && !text.contains("gone"), "{text}");
+}
+
+#[test]
+fn a_servers_tools_have_series_as_models_have_and_lose_them_with_it() {
+    let mut house = House::new(TenantLabel::Name, 10);
+    let acme = house.put(tenant("acme", DEFAULT_GROUP));
+    let server = McpServer {
+        id: McpServerId::mint(),
+        name: "files".to_owned(),
+        upstream_url: "http://127.0.0.1:7000/mcp".parse().unwrap(),
+        auth_header: None,
+        auth_header_name: "Authorization".to_owned(),
+        enabled: true,
+        allowed_tools: None,
+        denied_tools: Vec::new(),
+        allowed_tenants: None,
+        allowed_origins: Vec::new(),
+        idle_timeout_secs: 300,
+        max_in_flight: None,
+        provenance: Provenance::default(),
+    };
+    let id = server.id;
+    house.catalog.put_mcp_server(server).unwrap();
+    house.apply();
+    for model in ["mcp:files", "mcp:files/read", "mcp:other/read"] {
+        house.requests.count(&Request { model, ..request(acme) });
+    }
+    for model in ["mcp:files", "mcp:files/read", "_other"] {
+        house.shows(&format!(
+            "obleth_requests_total{{tenant=\"acme\",model=\"{model}\",outcome=\"ok\"}} 1.0"
+        ));
+    }
+    house.catalog.remove_mcp_server(&id);
+    house.apply();
+    assert!(!house.text().contains("mcp:files"));
 }
