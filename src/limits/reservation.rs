@@ -128,7 +128,9 @@ impl Share {
             if let Some(held) = held {
                 spent.release(held);
             }
-            spent.count(used_sum, wall);
+            if used_sum != Sum::default() {
+                spent.count(used_sum, wall);
+            }
         }
         if let Some(bucket) = &account.tokens {
             if used > taken.tokens {

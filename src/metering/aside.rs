@@ -58,7 +58,9 @@ impl Aside {
             std::fs::remove_file(&aside.path)?;
         } else if left.len() < before.len() {
             let new = aside.path.with_extension("new");
-            std::fs::write(&new, &left)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&left)?;
+            file.sync_data()?;
             std::fs::rename(&new, &aside.path)?;
         }
         if count > 0 {
@@ -69,25 +71,21 @@ impl Aside {
         Ok(aside)
     }
 
-    fn put(&self, row: &Row, why: &str) {
+    /// # Errors
+    /// Says why the file cannot be written, which may pass. A row that it has no room for is lost.
+    fn put(&self, row: &Row, why: &str) -> io::Result<()> {
         let frame = codec::frame(&Record::Settle(row));
         let size = frame.len() as u64;
-        let written = if self.bytes.load(Ordering::Relaxed) + size > BYTES_MAX {
-            Err(io::Error::from(io::ErrorKind::QuotaExceeded))
-        } else {
-            self.append(&frame)
-        };
-        match written {
-            Ok(()) => {
-                self.bytes.fetch_add(size, Ordering::Relaxed);
-                self.rows.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(request_id = %row.request_id, reason = why, "the ledger refuses a row, which is set aside");
-            }
-            Err(error) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(request_id = %row.request_id, reason = why, %error, "the ledger refuses a row, which is lost");
-            }
+        if self.bytes.load(Ordering::Relaxed) + size > BYTES_MAX {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(request_id = %row.request_id, reason = why, "the ledger refuses a row, which is lost: too many are set aside");
+            return Ok(());
         }
+        self.append(&frame)?;
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.rows.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(request_id = %row.request_id, reason = why, "the ledger refuses a row, which is set aside");
+        Ok(())
     }
 
     fn append(&self, frame: &[u8]) -> io::Result<()> {
@@ -139,7 +137,7 @@ fn search(sink: &dyn Sink, aside: &Aside, rows: &[Row], cursor: Cursor, refused:
         Err(WriteError::Unavailable(why)) => Err(why),
         Err(WriteError::Refused(why)) => {
             if let [row] = rows {
-                aside.put(row, &why);
+                aside.put(row, &why).map_err(|error| error.to_string())?;
                 refused.push(row.request_id);
                 return Ok(0);
             }

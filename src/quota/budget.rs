@@ -148,10 +148,14 @@ impl Spent {
         self.count_for_life(used);
     }
 
-    /// Counts what was used around `began` in its day and month only.
+    /// Counts what was used around `began` in its day and month only. A period long past, such as the one in which a stream of
+    /// days began, is of interest to nobody and must not take the place of one that is.
     pub fn count_in_periods(&mut self, used: Sum, began: UnixMs) {
-        self.days.at(Period::Day, began).sum.add(used);
-        self.months.at(Period::Month, began).sum.add(used);
+        for (counters, period) in [(&mut self.days, Period::Day), (&mut self.months, Period::Month)] {
+            if !counters.are_all_after(began) {
+                counters.at(period, began).sum.add(used);
+            }
+        }
     }
 
     /// Counts what was used at some time, in no day and no month.
@@ -183,6 +187,10 @@ impl Spent {
 }
 
 impl Counters {
+    fn are_all_after(&self, wall: UnixMs) -> bool {
+        self.0.iter().all(|counter| wall < counter.starts)
+    }
+
     /// The counter of the period that `wall` lies in. One that is not kept starts at nothing, in the place of the one that
     /// is farthest from it in time: where the clock only goes on, of the oldest.
     fn at(&mut self, period: Period, wall: UnixMs) -> &mut Counter {

@@ -170,6 +170,19 @@ fn a_request_belongs_to_the_day_it_began_in() {
 }
 
 #[test]
+fn the_end_of_what_began_days_ago_forgets_no_day_that_counts() {
+    let mut spent = Spent::default();
+    for day in 25..=28 {
+        spent.count(tokens(100), at(&format!("2026-11-{day}T12:00:00Z")));
+    }
+    for began in ["2026-11-24T12:00:00Z", "2026-07-24T12:00:00Z"] {
+        spent.count(tokens(3), at(began));
+    }
+    assert_eq!(spent.spent(Period::Day, at("2026-11-28T13:00:00Z")), tokens(100));
+    assert_eq!(spent.spent(Period::Lifetime, at("2026-11-28T13:00:00Z")), tokens(406));
+}
+
+#[test]
 fn a_clock_that_jumps_ahead_and_back_finds_each_period_as_it_was() {
     let noon = at("2026-11-24T12:00:00Z");
     let mut spent = Spent::default();

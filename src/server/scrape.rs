@@ -101,6 +101,9 @@ impl Scrape {
                 seen.insert(endpoint.label);
             }
         }
+        for server in catalog.mcp_servers().values() {
+            seen.extend(self.upstreams.health(&server.id).into_iter().map(|endpoint| endpoint.label));
+        }
         seen
     }
 
@@ -187,6 +190,7 @@ impl Scrape {
         page.put(&family::LEDGER_REFUSED, number(counters.refused));
         page.put(&family::LEDGER_AT_RISK, number(counters.unspooled));
         page.put(&family::LEDGER_DAMAGED, number(counters.damaged));
+        page.put(&family::LEDGER_SET_ASIDE, number(counters.set_aside));
         page.put(&family::LEDGER_DROPPED, number(counters.lost));
     }
 

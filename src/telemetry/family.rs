@@ -105,6 +105,7 @@ families! {
     LEDGER_REFUSED: Counter "obleth_ledger_refused_requests" [] "Requests refused since the ledger could not take them";
     LEDGER_AT_RISK: Counter "obleth_ledger_unspooled_requests" [] "Requests served without an intent in the spool (ledger.when_full: serve)";
     LEDGER_DAMAGED: Counter "obleth_ledger_damaged_stretches" [] "Stretches of the spool that could not be read";
+    LEDGER_SET_ASIDE: Gauge "obleth_ledger_set_aside_rows" [] "Rows that the store refuses for good, kept in a file";
     LEDGER_DROPPED: Counter "obleth_usage_ledger_dropped" [] "Ledger rows that are lost";
 
     CONFIG_GENERATION: Gauge "obleth_config_generation" [] "The catalog's version, one more with each change";

@@ -375,7 +375,9 @@ async fn check_broken(gateway: &Gateway, upstream: &Upstream, sent: &HashMap<Str
     let answered = sent.values().filter(|came| **came).count();
     eventually("a row for each answer", Duration::from_secs(2), || async {
         let rows = gateway.list("usage/requests?limit=1000").await;
-        let theirs = rows.iter().filter(|row| row["client_request_id"].as_str().and_then(|id| sent.get(id)) == Some(&true));
+        let theirs = rows
+            .iter()
+            .filter(|row| row["client_request_id"].as_str().and_then(|id| sent.get(id)) == Some(&true));
         theirs.count() == answered
     })
     .await;

@@ -108,6 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if read.is_ready() {
             if stage == Stage::IDLE && buf.filled().len() > before {
                 self.stage.set(Stage::HEAD);
+                // Its deadline is its own, not that of a head before it.
+                self.timer = None;
             }
             return read;
         }

@@ -10,6 +10,7 @@
 mod connection;
 mod places;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -88,9 +89,10 @@ where
                     );
                 }),
             },
+            Err(error) if !is_shortage(&error) => {}
             Err(error) => {
                 failed.say(|times| warn!(%error, times, "cannot accept a connection"));
-                // Where descriptors have run out, somebody who does nothing has one.
+                // Somebody who does nothing has a descriptor.
                 places.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -98,6 +100,15 @@ where
     }
     drop(listener);
     app.http_cleanup().await;
+}
+
+/// Whether it is not the client's own error: that it has left the backlog, or that its network is down (accept(2)).
+fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+    !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkDown | NetworkUnreachable | TimedOut
+    )
 }
 
 /// Serves one connection, until it ends or has to make room.

@@ -136,9 +136,16 @@ impl Place {
         }
     }
 
-    /// Resolves when somebody else needs the place more.
+    /// Resolves when somebody else needs the place more. Who was asked while idle and has a request by now stays: it may have
+    /// been sent on already.
     pub(super) async fn asked_to_leave(&self) {
-        self.asked_to_leave.notified().await;
+        loop {
+            self.asked_to_leave.notified().await;
+            let works = |seat: &Seat| seat.running > 0;
+            if !self.places.state.lock().seats.get(self.key).is_some_and(works) {
+                return;
+            }
+        }
     }
 }
 
@@ -203,6 +210,20 @@ mod tests {
             state.seats.is_empty() && state.waiting.is_empty() && state.networks.is_empty(),
             "{state:?}"
         );
+    }
+
+    #[test]
+    fn who_was_asked_and_has_begun_to_work_stays_until_it_is_asked_again() {
+        let places = Places::new(1, 0);
+        let first = places.take(HERE).unwrap();
+        let second = places.take(HERE).expect("the first is asked to leave");
+        first.enter();
+        assert!(!asked(&first));
+        first.leave();
+        assert!(!asked(&first), "that was before");
+        drop(second);
+        assert!(places.take(HERE).is_some());
+        assert!(asked(&first));
     }
 
     #[test]

@@ -66,12 +66,14 @@ impl House {
     }
 }
 
-/// Asks for `/path` and reads the answer to its end; whether it came.
+/// Asks for `/path` and waits for the answer; whether it came.
 async fn ask(stream: &mut TcpStream, path: &str) -> bool {
     let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
-    if stream.write_all(head.as_bytes()).await.is_err() {
-        return false;
-    }
+    stream.write_all(head.as_bytes()).await.is_ok() && answered(stream, path).await
+}
+
+/// Reads the answer to its end; whether it came.
+async fn answered(stream: &mut TcpStream, path: &str) -> bool {
     let mut answer = Vec::new();
     let mut piece = [0; 1024];
     while !answer.ends_with(path.as_bytes()) {
@@ -122,6 +124,19 @@ async fn the_deadline_of_a_further_head_begins_with_its_first_byte() {
     stream.write_all(b"GET /third").await.unwrap();
     let waited = closed(&mut stream).await;
     assert!((Duration::from_millis(250)..Duration::from_secs(3)).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test]
+async fn each_head_that_comes_in_pieces_has_a_deadline_of_its_own() {
+    let house = house(10, 0, 400).await;
+    let mut stream = house.connect().await;
+    assert!(ask(&mut stream, "/first").await);
+    for _ in 0..3 {
+        stream.write_all(b"GET /pieces HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        stream.write_all(b"Host: here\r\n\r\n").await.unwrap();
+        assert!(answered(&mut stream, "/pieces").await);
+    }
 }
 
 #[tokio::test]
