@@ -226,7 +226,8 @@ impl Lines {
 #[must_use]
 pub fn data(event: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     let mut joined = std::borrow::Cow::Borrowed(&[][..]);
-    let mut rest = event;
+    // The first of a stream may begin with a byte order mark, which readers skip.
+    let mut rest = event.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(event);
     let mut found = false;
     while !rest.is_empty() {
         let length = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());

@@ -8,7 +8,7 @@ use super::listing::{NotJson, filtered};
 use crate::sse::{self, Events, Verdict};
 
 /// The most of an answer, or of one event of it, that is held to be filtered, in bytes. A larger list is not passed on.
-const HOLD_MAX: usize = 16 << 20;
+const HOLD_MAX: usize = 4 << 20;
 
 /// An answer that may hold tools which must not be shown, and cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

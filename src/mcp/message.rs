@@ -17,6 +17,8 @@ use super::{Refusal, Tools, forbids_batches, is_modern};
 const DEPTH_MAX: usize = 64;
 /// The most messages in a batch.
 const BATCH_MAX: usize = 64;
+/// The most members of an object that is looked into.
+const MEMBERS_MAX: usize = 1024;
 /// The member of `_meta` that mirrors the revision.
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -79,10 +81,12 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether one of them wants an answer, and so takes a slot.
+    /// Whether one of them is work for the server, and so takes a slot: what wants an answer, and a call without an id, which
+    /// some servers execute all the same.
     #[must_use]
-    pub fn wants_answer(&self) -> bool {
-        self.messages.iter().any(|message| message.kind == Kind::Request)
+    pub fn is_work(&self) -> bool {
+        let works = |message: &Message| message.kind == Kind::Request || message.calls_tool();
+        self.messages.iter().any(works)
     }
 
     /// Whether the answer lists tools.
@@ -91,10 +95,10 @@ impl Asked {
         self.messages.iter().any(|message| message.method == "tools/list")
     }
 
-    /// Whether the answer is a stream without an end of its own.
+    /// Whether the answer is a stream without an end of its own. Never a batch's, in which calls could hide.
     #[must_use]
     pub fn listens(&self) -> bool {
-        self.messages.iter().any(Message::listens)
+        !self.batch && self.messages.iter().any(Message::listens)
     }
 
     /// The tool that is called, if it is one.
@@ -122,6 +126,11 @@ impl Asked {
         }
         let permitted = |message: &Message| !message.calls_tool() || tools.permit(message.name.as_deref());
         if self.messages.iter().all(permitted) {
+            // One request of the quota, one slot and one row of the ledger are one call's.
+            if self.messages.iter().filter(|message| message.calls_tool()).count() > 1 {
+                let why = "A batch may call one tool: send each call as a request of its own.";
+                return Err(Refusal::Unreadable(Unreadable::invalid_request(why)));
+            }
             return Ok(());
         }
         Err(Refusal::Rpc(match &self.messages[..] {
@@ -157,7 +166,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Unreadable> {
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Unreadable> {
     serde_json::from_str(text).map_err(|error| {
         let what = match error.classify() {
-            serde_json::error::Category::Data => "a JSON-RPC message must be an object".to_owned(),
+            serde_json::error::Category::Data => format!("a JSON-RPC message must be an object of at most {MEMBERS_MAX} members"),
             _ => format!("line {}, column {}", error.line(), error.column()),
         };
         Unreadable::invalid_json(&what)
@@ -172,6 +181,9 @@ fn message(text: &str) -> Result<Message, Unreadable> {
     let method = method
         .map(|raw| serde_json::from_str::<String>(raw).map_err(|_| Unreadable::invalid_request("\"method\" must be a string.")))
         .transpose()?;
+    if method.as_ref().is_some_and(|method| method.contains('\0')) {
+        return Err(Unreadable::invalid_request("\"method\" must not hold a NUL."));
+    }
     let id = members.get("id").map(ToOwned::to_owned);
     if id.as_ref().is_some_and(|id| id.get().starts_with(['{', '['])) {
         return Err(Unreadable::invalid_request("\"id\" must be a string or a number."));
@@ -206,6 +218,9 @@ fn params_of(method: &str, text: &str) -> Result<(Option<String>, Option<String>
     }
     let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
     let name = mirrored.and_then(|name| params.get(name)).and_then(string);
+    if name.as_ref().is_some_and(|name| name.contains('\0')) {
+        return Err(Unreadable::invalid_request("A name must not hold a NUL."));
+    }
     let version = match params.get("_meta") {
         Some(meta) if meta.get().starts_with('{') => {
             let meta: Members<'_> = parse(meta.get())?;
@@ -229,7 +244,9 @@ impl<'a> Members<'a> {
     fn check(&self, names: &[&str]) -> Result<(), Unreadable> {
         names.iter().try_for_each(|name| {
             self.unique(name)?;
-            if self.0.iter().any(|(key, _)| key != name && fold(key).eq(fold(name))) {
+            // Some readers' strings end at a NUL.
+            let as_read = |key: &str| fold(key.split('\0').next().unwrap_or_default()).eq(fold(name));
+            if self.0.iter().any(|(key, _)| key != name && as_read(key)) {
                 return Err(Unreadable::ambiguous_key(name));
             }
             Ok(())
@@ -266,6 +283,9 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some(key) = map.next_key::<Key<'de>>()? {
+                    if members.len() == MEMBERS_MAX {
+                        return Err(serde::de::Error::custom("too many members"));
+                    }
                     members.push((key.0, map.next_value()?));
                 }
                 Ok(Members(members))

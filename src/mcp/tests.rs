@@ -153,10 +153,17 @@ fn every_message_of_a_batch_is_judged_and_one_that_may_not_stops_all() {
 #[test]
 fn kinds_and_generations_are_told_apart() {
     let of = |body: &str| read(body.as_bytes()).unwrap();
-    assert!(of(r#"{"id":1,"method":"initialize"}"#).wants_answer());
-    assert!(!of(r#"{"method":"notifications/initialized"}"#).wants_answer());
-    assert!(!of(r#"{"id":1,"result":{}}"#).wants_answer());
+    assert!(of(r#"{"id":1,"method":"initialize"}"#).is_work());
+    assert!(!of(r#"{"method":"notifications/initialized"}"#).is_work());
+    assert!(!of(r#"{"id":1,"result":{}}"#).is_work());
+    assert!(
+        of(r#"{"method":"tools/call","params":{"name":"x"}}"#).is_work(),
+        "some servers execute it"
+    );
+    assert!(!of(r#"[{"id":0,"method":"subscriptions/listen"},{"id":1,"method":"ping"}]"#).listens());
     assert!(of(r#"[{"id":1,"method":"tools/list"}]"#).lists_tools());
+    let members = format!("{{{}}}", vec![r#""":0"#; 1025].join(","));
+    assert_eq!(code_of(&members), "invalid_json");
     assert!(of(r#"{"id":1,"method":"subscriptions/listen"}"#).listens());
     assert_eq!(of(r#"{"id":1,"method":"tools/call","params":{"name":"x"}}"#).tool(), Some("x"));
     let old = of(r#"{"id":1,"method":"ping"}"#);

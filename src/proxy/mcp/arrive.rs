@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fail::fail_point;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Method};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora_proxy::Session;
 
 use super::super::bill::{Bill, Origin};
@@ -16,7 +16,7 @@ use super::super::clockwork::Deadlines;
 use super::super::ctx::RequestCtx;
 use super::super::destination::McpPath;
 use super::super::phase::fail_to_proxy;
-use super::super::phase::request_filter::{Verdict, left, patience, refusal, reserve, who};
+use super::super::phase::request_filter::{Verdict, damp, left, patience, refusal, reserve, who};
 use super::super::rescue::Fault;
 use super::super::{Gateway, placement, replay};
 use super::call::{Answer, Call, holder, tools};
@@ -25,6 +25,7 @@ use super::{ROUTE, cors};
 use crate::admission::{Ask, slots_of};
 use crate::catalog::{McpServer, Principal};
 use crate::limits;
+use crate::llm::BodyFault;
 use crate::mcp::{self, Asked, Opened, Refusal, mirror, origin};
 use crate::units::PicoUsd;
 
@@ -54,7 +55,7 @@ pub(in crate::proxy) async fn decide(
         let sent = fail_to_proxy::send(session, ctx, head, Bytes::new()).await;
         return sent.map(|()| Verdict::Answered).map_err(|_| Fault::ClientGone);
     }
-    let principal = who(gateway, &catalog, &head.headers)?;
+    let principal = who(gateway, &catalog, &head.headers).map_err(|fault| damp(gateway, session, fault))?;
     let bill = ctx.bill.insert(Bill::owed(
         &gateway.meter,
         &Origin {
@@ -74,12 +75,13 @@ pub(in crate::proxy) async fn decide(
         row.model = gateway.mcp.named.label(server, None);
     }
     let (mut call, asked, (body, hold)) = what(gateway, session, principal, server, path.rest).await?;
-    if let Some(row) = bill.row()
+    let spent = spend(gateway, principal, &mut call);
+    if spent.is_ok()
+        && let Some(row) = bill.row()
         && let Some(tool) = asked.as_ref().and_then(Asked::tool)
     {
         row.model = gateway.mcp.named.label(server, Some(tool));
     }
-    let spent = spend(gateway, principal, &mut call);
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     let granted = match spent {
         Ok(()) => when(gateway, session, principal, &mut call, asked.as_ref()).await,
@@ -132,7 +134,13 @@ async fn what(
             bytes: gateway.bounds.max_body_bytes.min(BODY_MAX),
             time: gateway.bounds.body_timeout,
         };
-        let (body, hold) = body::read(session.as_mut(), bounds, &gateway.budget).await?;
+        is_utf8(&session.req_header().headers)?;
+        let read = tokio::select! {
+            biased;
+            read = body::read(session.as_mut(), bounds, &gateway.budget) => Some(read),
+            () = gateway.active.closing() => None,
+        };
+        let (body, hold) = read.unwrap_or(Err(Fault::ShuttingDown))?;
         let asked = mcp::read(&body).map_err(|unreadable| Fault::Mcp(Refusal::Unreadable(unreadable)))?;
         (Some(asked), body, hold)
     } else {
@@ -172,6 +180,31 @@ async fn what(
         answer: Answer::default(),
     };
     Ok((call, asked, (body, hold)))
+}
+
+/// The server must read the body as it is judged here: other encodings (UTF-7) make other JSON of the same bytes.
+fn is_utf8(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let sound = |value: &HeaderValue| {
+        let parameters = value.as_bytes().split(|byte| *byte == b';').skip(1);
+        parameters.map(<[u8]>::trim_ascii).all(|parameter| {
+            let mut parts = parameter.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+            let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            let value = value
+                .strip_prefix(b"\"")
+                .and_then(|value| value.strip_suffix(b"\""))
+                .unwrap_or(value);
+            let is = |known: &[u8]| value.eq_ignore_ascii_case(known);
+            !name.to_ascii_lowercase().starts_with(b"charset") || is(b"utf-8") || is(b"us-ascii")
+        })
+    };
+    let first = types.next().is_none_or(sound);
+    if first && types.next().is_none() {
+        return Ok(());
+    }
+    Err(Fault::Body(BodyFault::unsupported_media_type(
+        "The body must be JSON in UTF-8, with one Content-Type.",
+    )))
 }
 
 fn has_body(session: &Session) -> bool {
@@ -217,7 +250,7 @@ async fn when(
         call.lease.listen(listener.ok_or(Fault::TooManyStreams)?);
         return Ok(());
     }
-    if !asked.is_some_and(Asked::wants_answer) {
+    if !asked.is_some_and(Asked::is_work) {
         return Ok(());
     }
     let ask = Ask {

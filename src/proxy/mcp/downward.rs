@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use fail::fail_point;
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE, SERVER, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE, SERVER, SET_COOKIE, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::Result;
@@ -167,6 +167,13 @@ fn written(session: &Session, head: &ResponseHeader, call: &Call, session_id: Op
     }
     if call.answer.decoder.is_some() || call.answer.filter.is_some() {
         ours.remove_header(&CONTENT_LENGTH);
+    }
+    if call.answer.filter.is_some() {
+        // They speak of the body that was not filtered, which is not everybody's.
+        for of_the_whole in ["etag", "digest", "content-digest", "repr-digest", "content-md5"] {
+            ours.remove_header(of_the_whole);
+        }
+        ours.insert_header(CACHE_CONTROL, HeaderValue::from_static("private, no-store"))?;
     }
     let has_body = head.status != StatusCode::NO_CONTENT && head.status != StatusCode::NOT_MODIFIED;
     if has_body && !ours.headers.contains_key(CONTENT_LENGTH) && session.req_header().version == Version::HTTP_11 {

@@ -99,7 +99,9 @@ fn head_of(session: &Session, head: &RequestHeader, call: &Call, chosen: &Chosen
     ours.insert_header(HOST, chosen.host())?;
     let secret = presented(theirs).unwrap_or_default();
     for (name, value) in theirs {
-        let passes = PASSED_ON.contains(name) || name.as_str().starts_with(OWN_PREFIX) && *name != SESSION_ID;
+        // An underscore, which CGI takes for a hyphen, would make a name that was judged out of one that was not.
+        let own = name.as_str().starts_with(OWN_PREFIX) && *name != SESSION_ID && !name.as_str().contains('_');
+        let passes = PASSED_ON.contains(name) || own;
         // The client's key goes nowhere, whatever it is put into.
         let tells = !secret.is_empty() && memmem::find(value.as_bytes(), secret).is_some();
         if passes && !tells {

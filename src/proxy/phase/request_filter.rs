@@ -156,7 +156,7 @@ pub(in crate::proxy) fn who(gateway: &Gateway, catalog: &Catalog, headers: &Head
 
 /// A wrong credential counts against the client's address, and too many make patience the answer.
 #[cold]
-fn damp(gateway: &Gateway, session: &Session, fault: Fault) -> Fault {
+pub(in crate::proxy) fn damp(gateway: &Gateway, session: &Session, fault: Fault) -> Fault {
     if fault != Fault::InvalidKey {
         return fault;
     }

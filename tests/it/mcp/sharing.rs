@@ -174,7 +174,7 @@ async fn requests_per_minute_count_and_rows_name_server_and_tool() {
             ("mcp:files", "ok", "none"),
             ("mcp:files/stream", "ok", "none"),
             ("mcp:files/*", "ok", "none"),
-            ("mcp:files/read", "rejected", "none"),
+            ("mcp:files", "rejected", "none"),
         ]
     );
     assert_eq!(rows[1]["endpoint"], house.server.addr.to_string());

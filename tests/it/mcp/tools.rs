@@ -50,12 +50,34 @@ async fn a_body_that_two_readers_read_in_two_ways_reaches_nobody() {
         r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"read"},"Params":{"name":"delete"}}"#,
         "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":{\"name\":\"delete\"}}",
         r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"delete"}} {}"#,
+        r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"delete\u0000"}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"read","name\u0000":"delete"}}"#,
+        r#"[{"id":7,"method":"tools/call","params":{"name":"read"}},{"id":8,"method":"tools/call","params":{"name":"read"}}]"#,
         "not json",
     ] {
         let response = house.raw(body).send().await.unwrap();
         assert_eq!(response.status(), 400, "{body}");
         let answer: Value = response.json().await.unwrap();
         assert_eq!(answer["error"]["type"], "invalid_request_error", "{answer}");
+    }
+    assert!(house.server.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_another_encoding_reaches_nobody() {
+    let house = house().await;
+    // Read as UTF-7, this calls `delete`.
+    let body =
+        r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"read","x":"+ACIALAAiAG4AYQBtAGUAIgA6ACIAZABlAGwAZQB0AGU-"}}"#;
+    for content_type in [
+        "application/json; charset=utf-7",
+        "application/json;CHARSET=\"utf-16\"",
+        "application/json; charset=utf-8; charset = utf-7",
+        "application/json; charset*=utf-7''x",
+    ] {
+        let request = house.ask(Method::POST).header("content-type", content_type).body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 415, "{content_type}");
     }
     assert!(house.server.seen().is_empty());
 }
