@@ -103,8 +103,9 @@ def compare(direct_url: str, url: str, revision: str, label: str) -> bool:
     return not lines and not failed
 
 
-def clients(direct_url: str, gateway_url: str) -> bool:
-    """Each client does the same directly and through the gateway, with a key of its own."""
+def clients(direct_url: str, gateway_url: str, guarded_url: str) -> bool:
+    """Each client does the same directly and through the gateway, with a key of its own. At the server that denies a tool it sees
+    one tool less: that the suite sees no difference there could also mean that nothing is filtered."""
     bridge = MODULES / "mcp-remote/dist/proxy.js"
     env = {**os.environ, "MCP_REMOTE_CONFIG_DIR": str(SCRATCH / "mcp-remote"), "NODE_PATH": str(MODULES)}
     commands = {
@@ -114,12 +115,13 @@ def clients(direct_url: str, gateway_url: str) -> bool:
     good = True
     for name, command in commands.items():
         told = []
-        for url in (direct_url, gateway_url):
+        for url in (direct_url, gateway_url, guarded_url):
             ran = subprocess.run([*map(str, command), url, SECRET], capture_output=True, text=True, timeout=120, env=env)
             told.append((ran.returncode, ran.stdout))
             if ran.returncode:
                 print(ran.stdout, ran.stderr[-4000:])
-        same = told[0] == told[1] and told[0][0] == 0
+        less = re.sub(r"(?m)tools (\d+)$", lambda tools: f"tools {int(tools[1]) - 1}", told[0][1])
+        same = told[0] == told[1] and told[0][0] == 0 and less != told[0][1] and told[2] == (0, less)
         print(f"clients, {name}: {'the same' if same else 'differ'}\n{told[1][1]}", end="", flush=True)
         good &= same
     return good
@@ -137,7 +139,7 @@ def main() -> int:
         "through two in turn, guarded": f"{ways}/guarded",
     }
     good = [compare(direct, url, revision, label) for revision in REVISIONS for label, url in through.items()]
-    good.append(clients(direct, f"http://127.0.0.1:{one}/mcp/everything"))
+    good.append(clients(direct, *(f"http://127.0.0.1:{one}/mcp/{name}" for name in ("everything", "guarded"))))
     return 0 if all(good) else 1
 
 

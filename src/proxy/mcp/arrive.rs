@@ -21,6 +21,7 @@ use super::super::rescue::Fault;
 use super::super::{Gateway, placement, replay};
 use super::call::{Answer, Call, holder, tools};
 use super::lease::{CALL_TOKENS, CallLease};
+use super::named::Named;
 use super::{ROUTE, cors};
 use crate::admission::{Ask, slots_of};
 use crate::catalog::{McpServer, Principal};
@@ -72,15 +73,14 @@ pub(in crate::proxy) async fn decide(
     origin?;
     let server = found.filter(|server| may_use(principal, server)).ok_or(Fault::McpServerNotFound)?;
     if let Some(row) = bill.row() {
-        row.model = gateway.mcp.named.label(server, None);
+        row.model = Named::server(server);
     }
     let (mut call, asked, (body, hold)) = what(gateway, session, principal, server, path.rest).await?;
     let spent = spend(gateway, principal, &mut call);
-    if spent.is_ok()
-        && let Some(row) = bill.row()
+    if let Some(row) = bill.row()
         && let Some(tool) = asked.as_ref().and_then(Asked::tool)
     {
-        row.model = gateway.mcp.named.label(server, Some(tool));
+        row.model = gateway.mcp.named.call(server, tool, spent.is_ok());
     }
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     let granted = match spent {

@@ -23,16 +23,19 @@ const SERVERS_MAX: usize = 10_000;
 pub(super) struct Named(Mutex<HashMap<McpServerId, HashSet<Box<str>>>>);
 
 impl Named {
-    /// The name for a request to `server` that calls `tool`, if it calls one.
-    pub(super) fn label(&self, server: &McpServer, tool: Option<&str>) -> Arc<str> {
-        match tool {
-            None => format!("{LEDGER_PREFIX}{}", server.name).into(),
-            Some(tool) if self.knows(server, tool) => format!("{LEDGER_PREFIX}{}/{tool}", server.name).into(),
-            Some(_) => format!("{LEDGER_PREFIX}{}/*", server.name).into(),
-        }
+    /// The name for a request to `server` that calls no tool.
+    pub(super) fn server(server: &McpServer) -> Arc<str> {
+        format!("{LEDGER_PREFIX}{}", server.name).into()
     }
 
-    fn knows(&self, server: &McpServer, tool: &str) -> bool {
+    /// The name for a call of `tool`. Only one that `may_learn` adds to the names: what was refused for its rate costs nothing,
+    /// and would use them up.
+    pub(super) fn call(&self, server: &McpServer, tool: &str, may_learn: bool) -> Arc<str> {
+        let tool = if self.knows(server, tool, may_learn) { tool } else { "*" };
+        format!("{LEDGER_PREFIX}{}/{tool}", server.name).into()
+    }
+
+    fn knows(&self, server: &McpServer, tool: &str, may_learn: bool) -> bool {
         let fit = (1..=NAME_MAX).contains(&tool.len())
             && tool
                 .bytes()
@@ -40,11 +43,18 @@ impl Named {
         if !fit {
             return false;
         }
+        if server
+            .allowed_tools
+            .as_ref()
+            .is_some_and(|allowed| allowed.iter().any(|name| name == tool))
+        {
+            return true;
+        }
         let mut servers = self.0.lock();
         if servers.len() >= SERVERS_MAX && !servers.contains_key(&server.id) {
             servers.clear();
         }
         let tools = servers.entry(server.id).or_default();
-        tools.contains(tool) || tools.len() < TOOLS_MAX && tools.insert(tool.into())
+        tools.contains(tool) || may_learn && tools.len() < TOOLS_MAX && tools.insert(tool.into())
     }
 }

@@ -174,7 +174,7 @@ async fn requests_per_minute_count_and_rows_name_server_and_tool() {
             ("mcp:files", "ok", "none"),
             ("mcp:files/stream", "ok", "none"),
             ("mcp:files/*", "ok", "none"),
-            ("mcp:files", "rejected", "none"),
+            ("mcp:files/read", "rejected", "none"),
         ]
     );
     assert_eq!(rows[1]["endpoint"], house.server.addr.to_string());
@@ -188,7 +188,7 @@ async fn requests_per_minute_count_and_rows_name_server_and_tool() {
             .find(|row| row["model"] == name)
             .map(|row| row["requests"].clone())
     };
-    assert_eq!((of("mcp:files/read"), of("mcp:files")), (Some(json!(1)), Some(json!(3))));
+    assert_eq!((of("mcp:files/read"), of("mcp:files")), (Some(json!(2)), Some(json!(2))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
