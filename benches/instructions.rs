@@ -5,6 +5,9 @@
 #[expect(unreachable_pub, dead_code, reason = "shared with the other bench, which uses other parts")]
 mod load;
 
+#[path = "load/ledger.rs"]
+mod ledger;
+
 use std::cell::Cell;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -74,6 +77,7 @@ fn main() {
                 }
             });
         }
+        "ledger_append" => ledger::append(times),
         unknown => panic_free_exit(unknown),
     }
 }

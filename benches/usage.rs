@@ -1,7 +1,9 @@
 //! Usage over 90 days: every route's question to a ledger of `OBLETH_BENCH_REQUESTS` requests (a million unless said
-//! otherwise) by 20 tenants with two keys each, to 5 models. The bound is 200 ms at ten million.
+//! otherwise) by 20 tenants with two keys each, to 5 models. The bound is 200 ms at ten million. `OBLETH_BENCH_STORE` names a
+//! directory in which the ledger is kept for the next run, which then asks the same one.
 #![expect(clippy::unwrap_used, reason = "a bench has no client to disappoint")]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -16,11 +18,19 @@ const DAY_MS: i64 = 86_400_000;
 const DAYS: i64 = 90;
 const T0: i64 = 20_000 * DAY_MS;
 
+/// As the gateway would have minted it then.
+fn minted_at(ms: i64) -> RequestId {
+    let ms = ms.unsigned_abs();
+    let nanoseconds = u32::try_from(ms % 1_000).unwrap() * 1_000_000;
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, ms / 1_000, nanoseconds);
+    RequestId::from_bytes(uuid::Uuid::new_v7(time).into_bytes())
+}
+
 fn row(random: &mut StdRng, at: i64, people: &[(TenantId, KeyId)], models: &[Arc<str>]) -> Row {
     let (tenant, key) = people[random.random_range(0..people.len())];
     let output = random.random_range(10..800);
     Row {
-        request_id: RequestId::mint(),
+        request_id: minted_at(at),
         at: UnixMs(at),
         tenant,
         key,
@@ -60,29 +70,39 @@ fn row(random: &mut StdRng, at: i64, people: &[(TenantId, KeyId)], models: &[Arc
     }
 }
 
-fn filled(requests: i64) -> (Arc<Store>, (TenantId, KeyId), tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(Options::new(dir.path().join("obleth.db"))).unwrap();
+fn filled(requests: i64, dir: &Path) -> (Arc<Store>, (TenantId, KeyId)) {
+    let path = dir.join("obleth.db");
+    let filled = path.exists();
+    let (store, _) = Store::open(Options::new(path)).unwrap();
+    // The same people in every run: ids from a seed.
     let mut random = StdRng::seed_from_u64(7);
-    let tenants: Vec<TenantId> = (0..20).map(|_| TenantId::mint()).collect();
-    let people: Vec<_> = tenants
-        .iter()
-        .flat_map(|tenant| [(*tenant, KeyId::mint()), (*tenant, KeyId::mint())])
-        .collect();
+    let mut people = Vec::new();
+    for _ in 0..20 {
+        let tenant = TenantId::from_bytes(random.random());
+        people.extend([
+            (tenant, KeyId::from_bytes(random.random())),
+            (tenant, KeyId::from_bytes(random.random())),
+        ]);
+    }
     let models: Vec<Arc<str>> = (0..5).map(|number| Arc::from(format!("model-{number}"))).collect();
     let mut rows = Vec::new();
     for number in 0..requests {
+        if filled {
+            break;
+        }
         rows.push(row(&mut random, T0 + number * (DAYS * DAY_MS) / requests, &people, &models));
         if rows.len() == 10_000 || number + 1 == requests {
             store.append(Arc::new(std::mem::take(&mut rows)), Cursor::default()).unwrap();
         }
     }
-    (store, people[3], dir)
+    (store, people[3])
 }
 
 fn usage(c: &mut Criterion) {
     let requests = std::env::var("OBLETH_BENCH_REQUESTS").map_or(1_000_000, |text| text.parse().unwrap());
-    let (store, (tenant, key), _dir) = filled(requests);
+    let scratch = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("OBLETH_BENCH_STORE").map(PathBuf::from);
+    let (store, (tenant, key)) = filled(requests, kept.as_deref().unwrap_or(scratch.path()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Neither end on a minute: the remainders are read from rows.
     let all = Filter {
@@ -120,11 +140,20 @@ fn usage(c: &mut Criterion) {
     group.bench_function("series of 5 minutes of a key", |b| {
         b.iter(|| runtime.block_on(store.usage_series(of_key.clone(), 300_000, now)).unwrap());
     });
+    group.bench_function("series of 5 minutes of a tenant", |b| {
+        b.iter(|| runtime.block_on(store.usage_series(of_tenant.clone(), 300_000, now)).unwrap());
+    });
+    group.bench_function("series of 15 minutes by tenant", |b| {
+        b.iter(|| runtime.block_on(store.usage_series_by_tenant(all.clone(), 900_000, now)).unwrap());
+    });
     group.bench_function("series of a day by tenant", |b| {
         b.iter(|| runtime.block_on(store.usage_series_by_tenant(all.clone(), DAY_MS, now)).unwrap());
     });
     group.bench_function("log of a tenant", |b| {
         b.iter(|| runtime.block_on(store.requests(of_tenant.clone(), 100, None)).unwrap());
+    });
+    group.bench_function("log of a key", |b| {
+        b.iter(|| runtime.block_on(store.requests(of_key.clone(), 100, None)).unwrap());
     });
     group.finish();
 }

@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::ledger::rollup;
+
 /// "oble": tells our databases from others (`PRAGMA application_id`).
 pub(super) const APPLICATION_ID: i32 = 0x6f62_6c65;
 
@@ -10,6 +12,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_configuration.sql"),
     include_str!("migrations/0002_ledger.sql"),
     include_str!("migrations/0003_lifetimes.sql"),
+    include_str!("migrations/0004_attempts.sql"),
+    include_str!("migrations/0005_ledger_by_arrival.sql"),
+    include_str!("migrations/0006_five_minutes.sql"),
+    include_str!("migrations/0007_latencies_by_model.sql"),
 ];
 
 /// What a new store starts with.
@@ -34,8 +40,10 @@ pub(super) fn migrate(connection: &mut Connection, migrations: &[&str], seed: &S
     for (index, migration) in migrations.iter().enumerate().skip(from) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
-        if index == 0 {
-            plant(&transaction, seed)?;
+        match index + 1 {
+            1 => plant(&transaction, seed)?,
+            7 => rollup::fill_model_latencies(&transaction)?,
+            _ => {}
         }
         transaction.pragma_update(None, "user_version", i64::try_from(index + 1).unwrap_or(i64::MAX))?;
         transaction.commit()?;

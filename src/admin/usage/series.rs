@@ -19,7 +19,7 @@ use super::rows::id_text;
 use crate::id::TenantId;
 use crate::pricing::Usd;
 use crate::store::ledger::Sums;
-use crate::store::usage::{BUCKET_MS_MIN, BUCKETS_MAX, Filter, POINTS_MAX, SeriesPoint};
+use crate::store::usage::{BUCKET_MS_MIN, BUCKETS_MAX, CELLS_MAX, Filter, SeriesPoint};
 use crate::units::UnixMs;
 
 /// The width of a bucket unless asked otherwise: five minutes.
@@ -39,7 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<Room> {
     responses((status = 200, description = "A row per bucket, ascending.", body = [Point])))]
 async fn series(State(desk): State<Desk>, headers: HeaderMap, query: Query) -> Result<Response, Problem> {
     let (asked, shape) = read(&desk, query)?;
-    let mut points = desk.store.usage_series(asked.filter.clone(), shape.bucket_ms, asked.now).await?;
+    let points = desk.store.usage_series(asked.filter.clone(), shape.bucket_ms, asked.now).await?;
+    let mut points = points.ok_or_else(too_many)?;
     if shape.fill {
         points = filled(&points, &asked.filter, shape.bucket_ms, &BTreeSet::from([None]));
     }
@@ -56,18 +57,16 @@ async fn series(State(desk): State<Desk>, headers: HeaderMap, query: Query) -> R
     responses((status = 200, description = "A row per bucket and tenant, ascending.", body = [Point])))]
 async fn by_tenant(State(desk): State<Desk>, headers: HeaderMap, query: Query) -> Result<Response, Problem> {
     let (asked, shape) = read(&desk, query)?;
-    let mut points = desk
+    let points = desk
         .store
         .usage_series_by_tenant(asked.filter.clone(), shape.bucket_ms, asked.now)
         .await?;
-    if points.len() > POINTS_MAX {
-        return Err(too_many());
-    }
+    let mut points = points.ok_or_else(too_many)?;
     if shape.fill {
         let tenants: BTreeSet<Option<TenantId>> = points.iter().map(|point| point.tenant).collect();
         let buckets = buckets(&asked.filter, shape.bucket_ms);
         let buckets = usize::try_from(buckets).unwrap_or(usize::MAX);
-        if buckets.saturating_mul(tenants.len()) > POINTS_MAX {
+        if buckets.saturating_mul(tenants.len()) > CELLS_MAX {
             return Err(too_many());
         }
         points = filled(&points, &asked.filter, shape.bucket_ms, &tenants);
@@ -76,7 +75,9 @@ async fn by_tenant(State(desk): State<Desk>, headers: HeaderMap, query: Query) -
 }
 
 fn too_many() -> Problem {
-    Problem::invalid_at("bucket_ms", format!("must be wider: at most {POINTS_MAX} points are shown at once"))
+    let most =
+        format!("at most {CELLS_MAX} sums are added up or shown at once, of five minutes, hours or days where the width is a multiple");
+    Problem::invalid_at("bucket_ms", format!("must be wider, or the stretch of time shorter: {most}"))
 }
 
 struct Shape {

@@ -1,7 +1,7 @@
 //! The ledger's tables: rows, roll-ups, and how far the spool was moved into them.
 //!
 //! [`Store::append`](super::Store::append) is one savepoint: rows, roll-ups, cursor. A row whose id is there already is left alone and adds to
-//! no roll-up, so a replay changes nothing.
+//! no roll-up, so a replay changes nothing. It is found by its time and id: a request's time is noted once, when it arrives.
 
 mod handle;
 mod histogram;
@@ -53,9 +53,12 @@ fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
 
 pub(super) fn append(connection: &Connection, rows: &[Row], cursor: Cursor) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO ledger VALUES
+        "INSERT INTO ledger (request_id, ts_ms, tenant_id, key_id, model, client_request_id, session_id, endpoint, route, outcome, status,
+             error_code, attempts, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, usage_source, input_pico,
+             output_pico, request_pico, cache, saved_tokens, saved_pico, queue_ms, ttft_ms, total_ms, stream)
+         VALUES
          (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
-         ON CONFLICT (request_id) DO NOTHING",
+         ON CONFLICT (ts_ms, request_id) DO NOTHING",
     )?;
     let mut batch = rollup::Batch::default();
     let mut new = 0;

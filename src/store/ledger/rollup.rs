@@ -1,11 +1,11 @@
-//! Roll-ups: sums per minute, hour and day, written in the transaction that writes the rows they add up.
+//! Roll-ups: sums per minute, five minutes, hour and day, written in the transaction that writes the rows they add up.
 //!
 //! Invariant: **a roll-up is the sum of its rows.** Only a row that was really inserted is added, so a replay adds nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::histogram::Histogram;
 use super::lifetime::Lives;
@@ -16,6 +16,8 @@ use crate::units::PicoUsd;
 
 /// A minute, in milliseconds: the finest level.
 pub(crate) const MINUTE_MS: i64 = 60_000;
+/// What dashboards draw: a series of these over three months is read in a fifth of the time that minutes take.
+pub(crate) const FIVE_MS: i64 = 5 * MINUTE_MS;
 /// An hour.
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
 /// A day, UTC.
@@ -159,11 +161,18 @@ impl Latency {
         self.total.merge(&other.total);
         self.queue.merge(&other.queue);
     }
+
+    /// As the tables keep it.
+    fn columns(&self) -> ([i64; 3], [Vec<u8>; 3]) {
+        (
+            [self.ttft_sum, self.gen_tokens, self.gen_ms].map(integer),
+            [&self.ttft, &self.total, &self.queue].map(Histogram::encode),
+        )
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Cell {
-    level: i64,
     grain: Grain,
     bucket: i64,
     tenant: Option<TenantId>,
@@ -179,6 +188,9 @@ struct Finest {
     key: KeyId,
     model: Arc<str>,
 }
+
+/// A bucket of a model.
+type OfModel = (i64, Arc<str>);
 
 /// The sums of a batch, before they are written.
 #[derive(Debug, Default)]
@@ -203,24 +215,34 @@ impl Batch {
     pub(crate) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
         let mut cells: HashMap<Cell, Sums> = HashMap::new();
         let mut latencies: HashMap<(i64, Finest), Latency> = HashMap::new();
+        let mut models: HashMap<(i64, OfModel), Latency> = HashMap::new();
         let mut lives = Lives::default();
         for (minute, (sums, latency)) in self.minutes {
             lives.add(*minute.tenant.as_bytes(), &sums);
             lives.add(*minute.key.as_bytes(), &sums);
+            for cell in minute.grains() {
+                cells.entry(cell).or_default().add(&sums);
+            }
             for level in [MINUTE_MS, HOUR_MS, DAY_MS] {
                 let bucket = minute.bucket.div_euclid(level) * level;
-                for cell in minute.grains(level, bucket) {
-                    cells.entry(cell).or_default().add(&sums);
-                }
+                let of_model = (level, (bucket, Arc::clone(&minute.model)));
+                models.entry(of_model).or_default().merge(&latency);
                 let finest = Finest { bucket, ..minute.clone() };
                 latencies.entry((level, finest)).or_default().merge(&latency);
             }
         }
-        for (cell, sums) in cells {
-            add_sums(connection, &cell, &sums)?;
+        // A batch spans a minute or two: there are hardly fewer cells at each level than at the one below.
+        for level in [MINUTE_MS, FIVE_MS, HOUR_MS, DAY_MS] {
+            cells = coarsened(cells, level);
+            for (cell, sums) in &cells {
+                add_sums(connection, level, cell, sums)?;
+            }
         }
         for ((level, finest), latency) in latencies {
             add_latency(connection, level, &finest, latency)?;
+        }
+        for ((level, of), latency) in models {
+            add_model_latency(connection, level, &of, latency)?;
         }
         lives.write(connection)
     }
@@ -228,7 +250,7 @@ impl Batch {
 
 impl Finest {
     /// Itself in every grain.
-    fn grains(&self, level: i64, bucket: i64) -> [Cell; 5] {
+    fn grains(&self) -> [Cell; 5] {
         let (tenant, key, model) = (Some(self.tenant), Some(self.key), Some(&self.model));
         [
             (Grain::All, None, None, None),
@@ -238,14 +260,23 @@ impl Finest {
             (Grain::Finest, tenant, key, model),
         ]
         .map(|(grain, tenant, key, model)| Cell {
-            level,
             grain,
-            bucket,
+            bucket: self.bucket,
             tenant,
             key,
             model: model.cloned(),
         })
     }
+}
+
+/// The same sums in buckets of `level`, which is a multiple of theirs.
+fn coarsened(cells: HashMap<Cell, Sums>, level: i64) -> HashMap<Cell, Sums> {
+    let mut coarser: HashMap<Cell, Sums> = HashMap::with_capacity(cells.len());
+    for (mut cell, sums) in cells {
+        cell.bucket = cell.bucket.div_euclid(level) * level;
+        coarser.entry(cell).or_default().add(&sums);
+    }
+    coarser
 }
 
 /// Columns of sums, in the order of the table.
@@ -279,9 +310,9 @@ static ADD_SUMS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn add_sums(connection: &Connection, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
+fn add_sums(connection: &Connection, level: i64, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
     connection.prepare_cached(&ADD_SUMS)?.execute(params![
-        cell.level,
+        level,
         cell.grain as i64,
         cell.bucket,
         cell.tenant.as_ref().map_or(&[][..], |id| id.as_bytes()),
@@ -310,47 +341,77 @@ fn add_latency(connection: &Connection, level: i64, of: &Finest, mut latency: La
     if latency == Latency::default() {
         return Ok(());
     }
-    let mut select = connection.prepare_cached(
-        "SELECT ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies
-         WHERE level_ms = ?1 AND bucket_ms = ?2 AND tenant_id = ?3 AND key_id = ?4 AND model = ?5",
-    )?;
-    let mut rows = select.query(params![level, of.bucket, of.tenant.as_bytes(), of.key.as_bytes(), &*of.model])?;
-    if let Some(row) = rows.next()? {
-        latency.merge(&read_latency(row, 0)?);
-    }
-    drop(rows);
+    let (tenant, key) = (of.tenant.as_bytes(), of.key.as_bytes());
+    connection
+        .prepare_cached(
+            "SELECT ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies
+             WHERE level_ms = ?1 AND bucket_ms = ?2 AND tenant_id = ?3 AND key_id = ?4 AND model = ?5",
+        )?
+        .query_row(params![level, of.bucket, tenant, key, &*of.model], |row| {
+            merge_latency(row, 0, &mut latency)
+        })
+        .optional()?;
+    let (sums, blobs) = latency.columns();
     connection
         .prepare_cached("INSERT OR REPLACE INTO latencies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
         .execute(params![
-            level,
-            of.bucket,
-            of.tenant.as_bytes(),
-            of.key.as_bytes(),
-            &*of.model,
-            integer(latency.ttft_sum),
-            integer(latency.gen_tokens),
-            integer(latency.gen_ms),
-            latency.ttft.encode(),
-            latency.total.encode(),
-            latency.queue.encode(),
+            level, of.bucket, tenant, key, &*of.model, sums[0], sums[1], sums[2], blobs[0], blobs[1], blobs[2],
         ])?;
     Ok(())
 }
 
-/// Reads the six columns from `first` on.
-pub(crate) fn read_latency(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Latency> {
-    let mut latency = Latency {
-        ttft_sum: super::unsigned(row, first)?,
-        gen_tokens: super::unsigned(row, first + 1)?,
-        gen_ms: super::unsigned(row, first + 2)?,
-        ..Latency::default()
-    };
-    for (histogram, column) in [
-        (&mut latency.ttft, first + 3),
-        (&mut latency.total, first + 4),
-        (&mut latency.queue, first + 5),
-    ] {
+fn add_model_latency(connection: &Connection, level: i64, (bucket, model): &OfModel, mut latency: Latency) -> rusqlite::Result<()> {
+    if latency == Latency::default() {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "SELECT ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM model_latencies
+             WHERE level_ms = ?1 AND bucket_ms = ?2 AND model = ?3",
+        )?
+        .query_row(params![level, bucket, &**model], |row| merge_latency(row, 0, &mut latency))
+        .optional()?;
+    let (sums, blobs) = latency.columns();
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO model_latencies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+        .execute(params![
+            level, bucket, &**model, sums[0], sums[1], sums[2], blobs[0], blobs[1], blobs[2]
+        ])?;
+    Ok(())
+}
+
+/// Makes the histograms per model of a store that is older than they.
+pub(in crate::store) fn fill_model_latencies(connection: &Connection) -> rusqlite::Result<()> {
+    let mut all = connection.prepare(
+        "SELECT level_ms, bucket_ms, model, ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies ORDER BY level_ms, bucket_ms",
+    )?;
+    let mut rows = all.query([])?;
+    let mut sums: HashMap<OfModel, Latency> = HashMap::new();
+    let mut at = (0, 0);
+    while let Some(row) = rows.next()? {
+        let next = (row.get(0)?, row.get(1)?);
+        if next != at {
+            for (of, latency) in sums.drain() {
+                add_model_latency(connection, at.0, &of, latency)?;
+            }
+            at = next;
+        }
+        let model: Arc<str> = Arc::from(row.get_ref(2)?.as_str()?);
+        merge_latency(row, 3, sums.entry((at.1, model)).or_default())?;
+    }
+    for (of, latency) in sums {
+        add_model_latency(connection, at.0, &of, latency)?;
+    }
+    Ok(())
+}
+
+/// Adds what the six columns from `first` on hold.
+pub(crate) fn merge_latency(row: &rusqlite::Row<'_>, first: usize, to: &mut Latency) -> rusqlite::Result<()> {
+    to.ttft_sum = to.ttft_sum.saturating_add(super::unsigned(row, first)?);
+    to.gen_tokens = to.gen_tokens.saturating_add(super::unsigned(row, first + 1)?);
+    to.gen_ms = to.gen_ms.saturating_add(super::unsigned(row, first + 2)?);
+    for (histogram, column) in [(&mut to.ttft, first + 3), (&mut to.total, first + 4), (&mut to.queue, first + 5)] {
         histogram.merge_encoded(row.get_ref(column)?.as_blob().unwrap_or_default());
     }
-    Ok(latency)
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::{Options, Store};
-use super::rollup::{DAY_MS, HOUR_MS, MINUTE_MS};
+use super::rollup::{DAY_MS, FIVE_MS, HOUR_MS, MINUTE_MS};
 use super::*;
 use crate::id::{KeyId, RequestId, TenantId};
 use crate::units::UnixMs;
@@ -73,7 +73,7 @@ fn a_row_that_comes_twice_is_there_once_in_rows_and_in_every_roll_up() {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .unwrap();
-    assert_eq!(counts, (15, 1, 1), "five grains at three levels");
+    assert_eq!(counts, (20, 1, 1), "five grains at four levels");
     let latencies: i64 = connection
         .query_row("SELECT count(*) FROM latencies", [], |row| row.get(0))
         .unwrap();
@@ -101,10 +101,16 @@ fn pruning_takes_old_rows_and_minutes_in_steps_and_leaves_hours_and_days() {
                 "SELECT sum(requests) FROM rollups WHERE grain = {grain} AND level_ms = {level}"
             ))
         };
-        assert_eq!((sum(MINUTE_MS), sum(HOUR_MS), sum(DAY_MS)), (480, 1_200, 1_200), "grain {grain}");
+        assert_eq!((sum(MINUTE_MS), sum(FIVE_MS)), (480, 480), "grain {grain}");
+        assert_eq!((sum(HOUR_MS), sum(DAY_MS)), (1_200, 1_200), "grain {grain}");
     }
     assert_eq!(count("SELECT min(bucket_ms) FROM latencies WHERE level_ms = 60000"), 2 * HOUR_MS);
     assert_eq!(count("SELECT count(*) FROM latencies WHERE level_ms = 3600000"), 4);
+    assert_eq!(
+        count("SELECT min(bucket_ms) FROM model_latencies WHERE level_ms = 60000"),
+        2 * HOUR_MS
+    );
+    assert_eq!(count("SELECT count(*) FROM model_latencies WHERE level_ms = 3600000"), 4);
 }
 
 fn make_owners(connection: &Connection, tenant: TenantId, key: KeyId) {

@@ -2,14 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
 use super::super::ledger::Sums;
-use super::super::ledger::rollup::Latency;
-use super::cells::{Apart, Cell, latencies, sums};
+use super::cells::{Apart, latencies, of_model, sums};
 use super::pieces::floor;
-use super::{Filter, POINTS_MAX};
+use super::{CELLS_MAX, Filter};
 use crate::id::{KeyId, TenantId};
 use crate::units::UnixMs;
 
@@ -74,10 +74,13 @@ pub(super) fn usage(connection: &Connection, filter: &Filter, by: GroupBy, now: 
     };
     let mut owners: HashMap<(Option<TenantId>, Option<KeyId>), Sums> = HashMap::new();
     let mut models: HashMap<String, Sums> = HashMap::new();
-    sums(connection, filter, (apart, None), now, |cell, sums| match by {
-        GroupBy::Tenant => owners.entry((cell.tenant, None)).or_default().add(sums),
-        GroupBy::Key => owners.entry((cell.tenant, cell.key)).or_default().add(sums),
-        GroupBy::Model => of_model(&mut models, cell).add(sums),
+    sums(connection, filter, (apart, None), now, |cell, sums| {
+        match by {
+            GroupBy::Tenant => owners.entry((cell.tenant, None)).or_default().add(sums),
+            GroupBy::Key => owners.entry((cell.tenant, cell.key)).or_default().add(sums),
+            GroupBy::Model => of_model(&mut models, cell.model).add(sums),
+        }
+        ControlFlow::Continue(())
     })?;
     let of_owners = owners.into_iter().map(|((tenant, key), sums)| UsageRow {
         tenant,
@@ -101,7 +104,10 @@ pub(super) fn usage(connection: &Connection, filter: &Filter, by: GroupBy, now: 
 
 pub(super) fn total(connection: &Connection, filter: &Filter, now: UnixMs) -> rusqlite::Result<Sums> {
     let mut total = Sums::default();
-    sums(connection, filter, (Apart::default(), None), now, |_, sums| total.add(sums))?;
+    sums(connection, filter, (Apart::default(), None), now, |_, sums| {
+        total.add(sums);
+        ControlFlow::Continue(())
+    })?;
     Ok(total)
 }
 
@@ -111,20 +117,18 @@ pub(super) fn models(connection: &Connection, filter: &Filter, now: UnixMs) -> r
         keys: false,
         models: true,
     };
-    let mut models: HashMap<String, (Sums, HashSet<TenantId>, Latency)> = HashMap::new();
+    let mut models: HashMap<String, (Sums, HashSet<TenantId>)> = HashMap::new();
     sums(connection, filter, (apart, None), now, |cell, sums| {
-        let (total, users, _) = of_model(&mut models, cell);
+        let (total, users) = of_model(&mut models, cell.model);
         total.add(sums);
         users.extend(cell.tenant);
+        ControlFlow::Continue(())
     })?;
-    latencies(connection, filter, now, |model, latency| {
-        if let Some((_, _, total)) = models.get_mut(model) {
-            total.merge(latency);
-        }
-    })?;
+    let mut latencies = latencies(connection, filter, now)?;
     let mut rows: Vec<ModelUsage> = models
         .into_iter()
-        .map(|(model, (sums, users, latency))| ModelUsage {
+        .map(|(model, (sums, users))| (latencies.remove(&model).unwrap_or_default(), model, sums, users))
+        .map(|(latency, model, sums, users)| ModelUsage {
             model,
             sums,
             users: users.len() as u64,
@@ -142,35 +146,39 @@ pub(super) fn models(connection: &Connection, filter: &Filter, now: UnixMs) -> r
     Ok(rows)
 }
 
+/// `None` where it would take more than [`CELLS_MAX`].
 pub(super) fn series(
     connection: &Connection,
     filter: &Filter,
     bucket_ms: i64,
     by_tenant: bool,
     now: UnixMs,
-) -> rusqlite::Result<Vec<SeriesPoint>> {
+) -> rusqlite::Result<Option<Vec<SeriesPoint>>> {
     let apart = Apart {
         tenants: by_tenant,
         ..Apart::default()
     };
     let mut points: BTreeMap<(i64, Option<TenantId>), Sums> = BTreeMap::new();
+    let mut read = 0;
     sums(connection, filter, (apart, Some(bucket_ms)), now, |cell, sums| {
         let tenant = cell.tenant.filter(|_| by_tenant);
-        let at = (floor(cell.at, bucket_ms), tenant);
-        if points.len() <= POINTS_MAX || points.contains_key(&at) {
-            points.entry(at).or_default().add(sums);
+        points.entry((floor(cell.at, bucket_ms), tenant)).or_default().add(sums);
+        read += 1;
+        if read > CELLS_MAX {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     })?;
+    if read > CELLS_MAX {
+        return Ok(None);
+    }
     let points = points.into_iter().map(|((bucket, tenant), sums)| SeriesPoint {
         bucket: UnixMs(bucket),
         tenant,
         sums,
     });
-    Ok(points.collect())
-}
-
-fn of_model<'m, T: Default>(models: &'m mut HashMap<String, T>, cell: &Cell<'_>) -> &'m mut T {
-    models.entry(cell.model.to_owned()).or_default()
+    Ok(Some(points.collect()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean that people look at")]

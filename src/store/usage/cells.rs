@@ -1,9 +1,12 @@
 //! Reading sums piece by piece: from roll-ups of the coarsest grain that tells apart what is asked, or from rows.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row};
 
-use super::super::ledger::rollup::{DAY_MS, Grain, HOUR_MS, Latency, MINUTE_MS, read_latency};
+use super::super::ledger::rollup::{DAY_MS, Grain, HOUR_MS, Latency, MINUTE_MS, merge_latency};
 use super::super::ledger::{Sums, Timing, picos, unsigned};
 use super::Filter;
 use super::pieces::{Kept, Piece, Source, ceil, floor, pieces};
@@ -62,13 +65,13 @@ fn kept(connection: &Connection) -> rusqlite::Result<Kept> {
     })
 }
 
-/// Calls `each` for every cell of the stretch. `width`: cells must not straddle multiples of it.
+/// Calls `each` for every cell of the stretch, until it breaks off. `width`: cells must not straddle multiples of it.
 pub(super) fn sums(
     connection: &Connection,
     filter: &Filter,
     (apart, width): (Apart, Option<i64>),
     now: UnixMs,
-    mut each: impl FnMut(&Cell<'_>, &Sums),
+    mut each: impl FnMut(&Cell<'_>, &Sums) -> ControlFlow<()>,
 ) -> rusqlite::Result<()> {
     const OF_ROWS: &str = "ts_ms, tenant_id, key_id, model, 1, outcome IN ('error', 'timeout', 'interrupted'),
         outcome <> 'rejected' AND cache NOT IN ('hit', 'coalesced'), input_tokens, cached_input_tokens, output_tokens,
@@ -93,49 +96,54 @@ pub(super) fn sums(
             // Without statistics SQLite would walk all owners' buckets.
             (Source::Level(_), true) => &format!("{OF_ROLLUPS} INDEXED BY rollups_by_owner"),
         };
+        let mut broken_off = ControlFlow::Continue(());
         question.ask(connection, columns, |row| {
-            each(&cell(row)?, &read_sums(row, 4)?);
-            Ok(())
+            broken_off = each(&cell(row)?, &read_sums(row, 4)?);
+            Ok(broken_off)
         })?;
+        if broken_off.is_break() {
+            break;
+        }
     }
     Ok(())
 }
 
-/// Calls `each` for the latencies of every model.
-pub(super) fn latencies(
-    connection: &Connection,
-    filter: &Filter,
-    now: UnixMs,
-    mut each: impl FnMut(&str, &Latency),
-) -> rusqlite::Result<()> {
-    const OF_ROWS: &str = "ts_ms, tenant_id, key_id, model, queue_ms, ttft_ms, total_ms, stream, output_tokens,
-        outcome = 'ok' AND cache NOT IN ('hit', 'coalesced') FROM ledger";
-    const OF_ROLLUPS: &str = "bucket_ms, tenant_id, key_id, model, ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies";
+/// The latencies of every model.
+pub(super) fn latencies(connection: &Connection, filter: &Filter, now: UnixMs) -> rusqlite::Result<HashMap<String, Latency>> {
+    const OF_ROWS: &str = "model, queue_ms, ttft_ms, total_ms, stream, output_tokens FROM ledger";
+    const OF_KEYS: &str = "model, ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM latencies";
+    const OF_MODELS: &str = "model, ttft_sum, gen_tokens, gen_ms, ttft, total, queue FROM model_latencies";
+    let mut models: HashMap<String, Latency> = HashMap::new();
     for piece in stretch(connection, filter, None, now)? {
         let mut question = Question::new(&piece);
         question.filter(filter);
         if piece.source != Source::Rows {
-            question.ask(connection, OF_ROLLUPS, |row| {
-                each(cell(row)?.model, &read_latency(row, 4)?);
-                Ok(())
+            let everybody = filter.tenant.is_none() && filter.key.is_none();
+            question.ask(connection, if everybody { OF_MODELS } else { OF_KEYS }, |row| {
+                merge_latency(row, 1, of_model(&mut models, row.get_ref(0)?.as_str()?))?;
+                Ok(ControlFlow::Continue(()))
             })?;
             continue;
         }
+        question
+            .condition
+            .push_str(" AND outcome = 'ok' AND cache NOT IN ('hit', 'coalesced')");
         question.ask(connection, OF_ROWS, |row| {
-            if row.get(9)? {
-                let mut latency = Latency::default();
-                let timing = Timing {
-                    queue_ms: unsigned(row, 4)?,
-                    ttft_ms: row.get::<_, Option<i64>>(5)?.and_then(|ms| u64::try_from(ms).ok()),
-                    total_ms: unsigned(row, 6)?,
-                };
-                latency.add(&timing, row.get(7)?, unsigned(row, 8)?);
-                each(cell(row)?.model, &latency);
-            }
-            Ok(())
+            let timing = Timing {
+                queue_ms: unsigned(row, 1)?,
+                ttft_ms: row.get::<_, Option<i64>>(2)?.and_then(|ms| u64::try_from(ms).ok()),
+                total_ms: unsigned(row, 3)?,
+            };
+            of_model(&mut models, row.get_ref(0)?.as_str()?).add(&timing, row.get(4)?, unsigned(row, 5)?);
+            Ok(ControlFlow::Continue(()))
         })?;
     }
-    Ok(())
+    Ok(models)
+}
+
+/// The entry of a model.
+pub(super) fn of_model<'m, T: Default>(models: &'m mut HashMap<String, T>, model: &str) -> &'m mut T {
+    models.entry(model.to_owned()).or_default()
 }
 
 fn grain(filter: &Filter, apart: Apart) -> Grain {
@@ -236,12 +244,19 @@ impl Question {
         Ok(())
     }
 
-    fn ask(self, connection: &Connection, columns: &str, mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    fn ask(
+        self,
+        connection: &Connection,
+        columns: &str,
+        mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
+    ) -> rusqlite::Result<()> {
         let mut statement = connection.prepare_cached(&format!("SELECT {columns} WHERE {}", self.condition))?;
         let values: Vec<&dyn ToSql> = self.values.iter().map(|value| &**value).collect();
         let mut rows = statement.query(&values[..])?;
         while let Some(row) = rows.next()? {
-            each(row)?;
+            if each(row)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }

@@ -8,8 +8,8 @@
 //! of its minute (nothing is later than now), and what retention has pruned is read from what it has left: a remainder is
 //! its whole minute where the rows are gone, and its whole hour where the minutes are.
 //!
-//! A time series reads the coarsest level that divides its buckets; buckets that are no multiple of a minute are made from
-//! rows. Where something coarser is all that is kept, its sums stand in the bucket in which they begin.
+//! A time series reads the coarsest level that divides its buckets (for it there are also sums of five minutes); buckets that
+//! are no multiple of a minute are made from rows. One that would read more than [`CELLS_MAX`] sums is refused. Where something coarser is all that is kept, its sums stand in the bucket in which they begin.
 
 mod answers;
 mod cells;
@@ -34,8 +34,9 @@ pub const BUCKET_MS_MIN: i64 = 10_000;
 /// The most buckets of a series: ninety days of five minutes, and some.
 pub const BUCKETS_MAX: i64 = 30_000;
 
-/// The most points of a series. One that is longer ends one point after it.
-pub const POINTS_MAX: usize = 300_000;
+/// The most sums, of roll-ups or of single requests, that a series is made of, and so the most points it has. What takes more
+/// would take longer than people wait: it is refused.
+pub const CELLS_MAX: usize = 150_000;
 
 /// How long a query may take, its wait for a reader included.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -82,22 +83,22 @@ impl Store {
     }
 
     /// Usage per bucket of time, ascending, without empty buckets. Buckets are multiples of `bucket_ms` since 1970. The
-    /// caller has checked [`BUCKET_MS_MIN`] and [`BUCKETS_MAX`].
+    /// caller has checked [`BUCKET_MS_MIN`] and [`BUCKETS_MAX`]. `None` where it would take more than [`CELLS_MAX`] sums.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn usage_series(&self, filter: Filter, bucket_ms: i64, now: UnixMs) -> Result<Vec<SeriesPoint>, ReadError> {
+    pub async fn usage_series(&self, filter: Filter, bucket_ms: i64, now: UnixMs) -> Result<Option<Vec<SeriesPoint>>, ReadError> {
         self.read(BUDGET, move |connection| {
             answers::series(connection, &filter, bucket_ms, false, now)
         })
         .await
     }
 
-    /// The same per tenant. An answer of more than [`POINTS_MAX`] points is not a whole one.
+    /// The same per tenant.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn usage_series_by_tenant(&self, filter: Filter, bucket_ms: i64, now: UnixMs) -> Result<Vec<SeriesPoint>, ReadError> {
+    pub async fn usage_series_by_tenant(&self, filter: Filter, bucket_ms: i64, now: UnixMs) -> Result<Option<Vec<SeriesPoint>>, ReadError> {
         self.read(BUDGET, move |connection| answers::series(connection, &filter, bucket_ms, true, now))
             .await
     }

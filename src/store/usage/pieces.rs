@@ -1,6 +1,6 @@
 //! Cutting a stretch of time into pieces that roll-ups know, and remainders.
 
-use super::super::ledger::rollup::{DAY_MS, HOUR_MS, MINUTE_MS};
+use super::super::ledger::rollup::{DAY_MS, FIVE_MS, HOUR_MS, MINUTE_MS};
 
 /// Where a piece is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,9 @@ impl Kept {
 /// unless nothing finer is kept. There, remainders are taken whole: a part of an hour is its hour.
 pub(super) fn pieces(from: i64, to: i64, width: Option<i64>, kept: Kept) -> Vec<Piece> {
     let levels = |finest: i64| -> Vec<i64> {
-        let divides = |level: i64| level == finest || width.is_none_or(|width| width % level == 0);
-        [DAY_MS, HOUR_MS, MINUTE_MS]
+        // Without a width only the ends are fine, and an hour's end has too few minutes to be worth a further piece.
+        let divides = |level: i64| level == finest || width.map_or(level != FIVE_MS, |width| width % level == 0);
+        [DAY_MS, HOUR_MS, FIVE_MS, MINUTE_MS]
             .into_iter()
             .filter(|level| *level >= finest && divides(*level))
             .collect()
@@ -135,7 +136,7 @@ mod tests {
             for piece in &all {
                 let allowed = match piece.source {
                     Source::Rows => kept.rows_from.max(kept.minutes_from),
-                    Source::Level(MINUTE_MS) => kept.minutes_from,
+                    Source::Level(MINUTE_MS | FIVE_MS) => kept.minutes_from,
                     Source::Level(_) => i64::MIN,
                 };
                 prop_assert!(piece.from >= allowed, "{piece:?}");
