@@ -41,7 +41,7 @@ pub struct Tap {
 #[derive(Debug)]
 enum Form {
     Events(Box<Events>),
-    Json(Box<Scan>),
+    Json(Box<(Scan, Option<output::Body>)>),
     /// Sound, or an answer that costs nothing.
     Unread,
 }
@@ -52,6 +52,7 @@ impl Tap {
     #[must_use]
     pub fn new(route: Route, event_stream: bool, injected_usage: bool) -> Self {
         let mut meter = Meter {
+            route,
             dialect: route.dialect(),
             inside: inside(route),
             output: output::key(route),
@@ -71,7 +72,7 @@ impl Tap {
         } else if route == Route::AudioSpeech {
             Form::Unread
         } else {
-            Form::Json(Box::new(Scan::new(meter.inside)))
+            Form::Json(Box::new((Scan::new(meter.inside), output::member(route).map(output::Body::new))))
         };
         Self { form, meter }
     }
@@ -81,11 +82,15 @@ impl Tap {
     pub fn feed(&mut self, piece: Bytes, end: bool) -> Bytes {
         match &mut self.form {
             Form::Events(events) => events.feed(piece, end, &mut self.meter),
-            Form::Json(scan) => {
-                let meter = &mut self.meter;
+            Form::Json(form) => {
+                let ((scan, text), meter) = (&mut **form, &mut self.meter);
                 let is_whole = end && scan.is_new();
                 if !(is_whole && scan::at_the_end(&piece, |report| meter.found(Place::Usage, report))) {
                     scan.feed(&piece, |place, report| meter.found(place, report));
+                    if let Some(text) = text {
+                        text.feed(&piece);
+                        meter.counted(text.tokens());
+                    }
                 }
                 piece
             }
@@ -103,7 +108,7 @@ impl Tap {
         }
     }
 
-    /// Output tokens so far: as last reported, and by count since then.
+    /// Output tokens so far: as last reported, and by count since then; of a body that reports none, by its text.
     #[must_use]
     pub fn output_tokens_so_far(&self) -> u64 {
         self.meter.reported.saturating_add(self.meter.since)
@@ -155,6 +160,7 @@ const fn inside(route: Route) -> &'static [u8] {
 /// Adds up what the pieces tell.
 #[derive(Debug)]
 struct Meter {
+    route: Route,
     dialect: Dialect,
     inside: &'static [u8],
     output: Option<&'static Finder<'static>>,
@@ -203,7 +209,12 @@ struct Nested<'a> {
 
 impl sse::Reader for Meter {
     fn event(&mut self, event: &[u8]) -> Verdict {
-        let output = self.output.map_or(0, |key| output::tokens(key, event));
+        let mut output = self.output.map_or(0, |key| output::tokens(key, event));
+        if output == 0
+            && let Some(opening) = output::opening(self.route, event)
+        {
+            output = output::tokens(opening, event);
+        }
         self.since += output;
         let told = USAGE
             .find(event)
@@ -268,6 +279,13 @@ impl Meter {
         };
         if let Some(report) = report {
             self.merge(&report);
+        }
+    }
+
+    /// Output of a body so far, which counts where none is reported.
+    fn counted(&mut self, output: u64) {
+        if self.usage.and_then(|usage| usage.output()).is_none() {
+            self.since = output;
         }
     }
 

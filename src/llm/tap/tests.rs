@@ -188,6 +188,75 @@ fn zero_is_a_report_and_absence_is_none() {
     assert_eq!((made.usage, made.so_far, made.reported), (None, 1, false));
 }
 
+#[test]
+fn null_after_a_report_takes_nothing_back() {
+    let stream = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\ndata: {\"choices\":[],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\": null}\n\n";
+    used(&check(Route::ChatCompletions, false, stream, ""), [Some(3), None, Some(2), None]);
+}
+
+#[test]
+fn a_report_beside_an_empty_delta_after_the_finish_counts_without_done() {
+    let stream = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":null}]}\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[{\"index\":0,\"delta\":{}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}";
+    let made = check(Route::ChatCompletions, true, stream, "");
+    used(&made, [Some(3), None, Some(1), None]);
+    assert!(made.reported);
+}
+
+#[test]
+fn calls_of_tools_and_reasoning_and_refusals_are_output() {
+    let chat = |delta: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");
+    let openai = [
+        chat(r#"{"role":"assistant","content":null}"#),
+        chat(r#"{"reasoning_content":"Hm"}"#),
+        chat(r#"{"reasoning":"Hm"}"#),
+        chat(r#"{"refusal":"No"}"#),
+        chat(r#"{"tool_calls":[{"index":0,"id":"call_0123456789abcdef0123","type":"function","function":{"name":"get_weather","arguments":""}}]}"#),
+        chat(r#"{"tool_calls":[{"index":0,"function":{"arguments":"{\"city\""}}]}"#),
+    ]
+    .concat();
+    assert_eq!(check(Route::ChatCompletions, true, &openai, "").so_far, 5);
+    let event = |data: &str| format!("event: x\ndata: {data}\n\n");
+    let anthropic = [
+        event(r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":""}}"#),
+        event(r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"Hm"}}"#),
+        event(r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"EqQBCgIYAhIM1gbcDa9GJwZA2b3hGgxBdjrkzLoky3dl"}}"#),
+        event(r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"toolu_0123456789abcdef","name":"get_weather","input":{}}}"#),
+        event(r#"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"city\""}}"#),
+        event(r#"{"type":"content_block_stop","index":1}"#),
+    ]
+    .concat();
+    assert_eq!(check(Route::Messages, false, &anthropic, "").so_far, 3);
+    let responses = [
+        event(r#"{"type":"response.output_item.added","item":{"type":"function_call","id":"fc_0123456789abcdef","call_id":"call_0123456789","name":"get_weather","arguments":"","status":"in_progress"}}"#),
+        event(r#"{"type":"response.function_call_arguments.delta","item_id":"fc_0123456789abcdef","delta":"{\"city\""}"#),
+        event(r#"{"type":"response.output_item.done","item":{"type":"function_call","id":"fc_0123456789abcdef","call_id":"call_0123456789","name":"get_weather","arguments":"{\"city\":\"Bonn\"}","status":"completed"}}"#),
+    ]
+    .concat();
+    assert_eq!(check(Route::Responses, false, &responses, "").so_far, 2);
+}
+
+#[test]
+fn media_streams_report_at_their_end() {
+    let image = "event: image_generation.partial_image\ndata: {\"type\":\"image_generation.partial_image\",\"b64_json\":\"aGVsbG8=\"}\n\nevent: image_generation.completed\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\"aGVsbG8=\",\"usage\":{\"input_tokens\":50,\"output_tokens\":4160,\"total_tokens\":4210}}\n\n";
+    used(
+        &check(Route::ImagesGenerations, false, image, ""),
+        [Some(50), None, Some(4160), None],
+    );
+    let speech = "data: {\"type\":\"speech.audio.delta\",\"audio\":\"aGVsbG8=\"}\n\ndata: {\"type\":\"speech.audio.done\",\"usage\":{\"input_tokens\":14,\"output_tokens\":101,\"total_tokens\":115}}\n\n";
+    used(&check(Route::AudioSpeech, false, speech, ""), [Some(14), None, Some(101), None]);
+    let transcript = "data: {\"type\":\"transcript.text.delta\",\"delta\":\"hi\"}\n\ndata: {\"type\":\"transcript.text.done\",\"text\":\"hi\",\"usage\":{\"type\":\"tokens\",\"input_tokens\":14,\"input_token_details\":{\"audio_tokens\":14},\"output_tokens\":4,\"total_tokens\":18}}\n\n";
+    used(
+        &check(Route::AudioTranscriptions, false, transcript, ""),
+        [Some(14), None, Some(4), None],
+    );
+    let by_time = "data: {\"type\":\"transcript.text.done\",\"text\":\"hi\",\"usage\":{\"type\":\"duration\",\"seconds\":7}}\n\n";
+    let made = check(Route::AudioTranscriptions, false, by_time, "");
+    assert_eq!(
+        (made.usage.unwrap().audio(), made.reported),
+        (Some(std::time::Duration::from_secs(7)), true)
+    );
+}
+
 const ANTHROPIC: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"role\":\"assistant\",\"content\":[],\"usage\":{\"input_tokens\":25,\"cache_creation_input_tokens\":3,\"cache_read_input_tokens\":7,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\nevent: ping\ndata: {\"type\": \"ping\"}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"!\"}}\n\n";
 
 #[test]
@@ -227,6 +296,9 @@ fn responses_report_at_any_of_their_ends() {
         used(&made, [Some(10), Some(4), Some(6), Some(5)]);
         assert_eq!(made.failed, failed, "{end}");
     }
+    let without = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"Hi\"}\n\nevent: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\"},\"usage\":null}}\n\n";
+    let made = check(Route::Responses, false, without, "");
+    assert_eq!((made.usage, made.so_far, made.failed), (None, 1, true), "what was delivered counts");
 }
 
 #[test]
@@ -348,6 +420,51 @@ fn bodies_report_in_every_spelling() {
     let both = r#"{"usage":{"prompt_tokens":12,"input_tokens":0,"completion_tokens":3,"output_tokens":0,"cost":"0.1","x":[{}]}}"#;
     used(&body(Route::ChatCompletions, both), [Some(12), None, Some(3), None]);
     assert_eq!(body(Route::Moderations, r#"{"results":[]}"#).usage, None);
+}
+
+#[test]
+fn a_body_that_reports_nothing_is_counted_by_its_text() {
+    for (route, text, tokens) in [
+        (
+            Route::ChatCompletions,
+            r#"{"id":"chatcmpl-0123456789abcdef","object":"chat.completion","model":"a-long-name-of-a-model","choices":[{"index":0,"message":{"role":"assistant","content":"Twenty bytes of \"it\"","tool_calls":[{"id":"call_0123456789abcdef","type":"function","function":{"name":"get_weather","arguments":"{}"}}]},"logprobs":{"content":[{"token":"Twenty","logprob":-0.1,"top_logprobs":[]}]},"finish_reason":"stop"}],"usage":null}"#,
+            // 22 bytes as they are written, 11 and 2.
+            8,
+        ),
+        (
+            Route::Completions,
+            r#"{"usage":{"prompt_tokens":7},"choices":[{"text":"one two three four, ","logprobs":{"tokens":["one"]},"index":0}],"x":"y"}"#,
+            5,
+        ),
+        (
+            Route::Messages,
+            r#"{"id":"msg_0123456789abcdef","type":"message","role":"assistant","content":[{"type":"text","text":"one two three four, "},{"type":"tool_use","id":"toolu_0123456789","name":"go","input":{"a long key of them":"there"}}],"stop_reason":"end_turn"}"#,
+            6,
+        ),
+        (
+            Route::Responses,
+            r#"{"id":"resp_0123456789abcdef","output":[{"type":"message","status":"completed","content":[{"type":"output_text","text":"one two three four, "}]}],"instructions":"none of it"}"#,
+            5,
+        ),
+    ] {
+        let made = body(route, text);
+        assert_eq!((made.so_far, made.reported), (tokens, false), "{text}");
+        assert_eq!(made.usage.map(|usage| usage.output()), made.usage.map(|_| Some(tokens)), "{text}");
+        // What came of it before it broke off.
+        let half = run(route, false, false, &[&text.as_bytes()[..text.find("three").unwrap_or(0)]]);
+        assert!(half.so_far <= 2, "{text}");
+    }
+    let long = format!(r#"{{"choices":[{{"message":{{"content":"{}"#, "word ".repeat(200));
+    assert_eq!(
+        run(Route::ChatCompletions, false, false, &[long.as_bytes()]).so_far,
+        250,
+        "broken off"
+    );
+    // Who reports is believed, wherever the report stands.
+    let first = r#"{"usage":{"prompt_tokens":7,"completion_tokens":3},"choices":[{"text":"one two three four, "}]}"#;
+    let made = body(Route::Completions, first);
+    used(&made, [Some(7), None, Some(3), None]);
+    assert!(made.reported);
 }
 
 #[test]
