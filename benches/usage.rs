@@ -143,14 +143,27 @@ fn usage(c: &mut Criterion) {
     group.bench_function("series of 5 minutes of a tenant", |b| {
         b.iter(|| runtime.block_on(store.usage_series(of_tenant.clone(), 300_000, now)).unwrap());
     });
-    group.bench_function("series of 15 minutes by tenant", |b| {
-        b.iter(|| runtime.block_on(store.usage_series_by_tenant(all.clone(), 900_000, now)).unwrap());
+    let of_model = Filter {
+        model: Some("model-1".to_owned()),
+        ..of_tenant.clone()
+    };
+    group.bench_function("series of 5 minutes of a tenant's model", |b| {
+        b.iter(|| runtime.block_on(store.usage_series(of_model.clone(), 300_000, now)).unwrap());
+    });
+    group.bench_function("series of 7 minutes, refused", |b| {
+        b.iter(|| runtime.block_on(store.usage_series_by_tenant(all.clone(), 420_000, now)).unwrap());
+    });
+    group.bench_function("series of an hour by tenant", |b| {
+        b.iter(|| runtime.block_on(store.usage_series_by_tenant(all.clone(), 3_600_000, now)).unwrap());
     });
     group.bench_function("series of a day by tenant", |b| {
         b.iter(|| runtime.block_on(store.usage_series_by_tenant(all.clone(), DAY_MS, now)).unwrap());
     });
     group.bench_function("log of a tenant", |b| {
         b.iter(|| runtime.block_on(store.requests(of_tenant.clone(), 100, None)).unwrap());
+    });
+    group.bench_function("log of a tenant's model", |b| {
+        b.iter(|| runtime.block_on(store.requests(of_model.clone(), 100, None)).unwrap());
     });
     group.bench_function("log of a key", |b| {
         b.iter(|| runtime.block_on(store.requests(of_key.clone(), 100, None)).unwrap());

@@ -68,3 +68,4 @@ mod support;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;
+mod tokens;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::histogram::Histogram;
 use super::lifetime::Lives;
@@ -232,10 +232,14 @@ impl Batch {
             }
         }
         // A batch spans a minute or two: there are hardly fewer cells at each level than at the one below.
+        let mut add = connection.prepare_cached(&ADD_SUMS)?;
+        let mut add_uncached = connection.prepare_cached(&ADD_UNCACHED_SUMS)?;
         for level in [MINUTE_MS, FIVE_MS, HOUR_MS, DAY_MS] {
             cells = coarsened(cells, level);
             for (cell, sums) in &cells {
-                add_sums(connection, level, cell, sums)?;
+                let is_uncached =
+                    sums.hits + sums.misses + sums.bypasses + sums.coalesced + sums.saved_tokens == 0 && sums.saved_cost.0 == 0;
+                add_sums(if is_uncached { &mut add_uncached } else { &mut add }, level, cell, sums)?;
             }
         }
         for ((level, finest), latency) in latencies {
@@ -298,20 +302,31 @@ const SUMS: [&str; 15] = [
     "saved_pico",
 ];
 
-/// Adds to a cell. A sum that would leave SQLite's integers stays at their end: the sum of two would silently be a float,
-/// which the table refuses, and one row would then hold up the ledger of everybody.
-static ADD_SUMS: LazyLock<String> = LazyLock::new(|| {
-    let sums =
-        SUMS.map(|sum| format!("{sum} = iif({sum} > 9223372036854775807 - excluded.{sum}, 9223372036854775807, {sum} + excluded.{sum})"));
+/// How many of them come before those of the cache.
+const UNCACHED: usize = 9;
+
+/// Adds to a cell.
+static ADD_SUMS: LazyLock<String> = LazyLock::new(|| adding(&SUMS));
+
+/// The same where the cache has no part in it: what an update costs is the columns that it reads and writes.
+static ADD_UNCACHED_SUMS: LazyLock<String> = LazyLock::new(|| adding(SUMS.get(..UNCACHED).unwrap_or(&SUMS)));
+
+/// A sum that would leave SQLite's integers stays at their end: the sum of two would silently be a float, which the table
+/// refuses, and one row would then hold up the ledger of everybody.
+fn adding(sums: &[&str]) -> String {
+    let sums: Vec<String> = sums
+        .iter()
+        .map(|sum| format!("{sum} = iif({sum} > 9223372036854775807 - excluded.{sum}, 9223372036854775807, {sum} + excluded.{sum})"))
+        .collect();
     format!(
         "INSERT INTO rollups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
          ON CONFLICT DO UPDATE SET {}",
         sums.join(", ")
     )
-});
+}
 
-fn add_sums(connection: &Connection, level: i64, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
-    connection.prepare_cached(&ADD_SUMS)?.execute(params![
+fn add_sums(add: &mut CachedStatement<'_>, level: i64, cell: &Cell, sums: &Sums) -> rusqlite::Result<()> {
+    add.execute(params![
         level,
         cell.grain as i64,
         cell.bucket,

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::super::ledger::Sums;
 use super::cells::{Apart, latencies, of_model, sums};
+use super::log::owners;
 use super::pieces::floor;
 use super::{CELLS_MAX, Filter};
 use crate::id::{KeyId, TenantId};
@@ -160,18 +161,20 @@ pub(super) fn series(
     };
     let mut points: BTreeMap<(i64, Option<TenantId>), Sums> = BTreeMap::new();
     let mut read = 0;
-    sums(connection, filter, (apart, Some(bucket_ms)), now, |cell, sums| {
-        let tenant = cell.tenant.filter(|_| by_tenant);
-        points.entry((floor(cell.at, bucket_ms), tenant)).or_default().add(sums);
-        read += 1;
+    for line in lines(connection, filter, by_tenant)? {
+        sums(connection, &line, (apart, Some(bucket_ms)), now, |cell, sums| {
+            let tenant = cell.tenant.filter(|_| by_tenant);
+            points.entry((floor(cell.at, bucket_ms), tenant)).or_default().add(sums);
+            read += 1;
+            if read > CELLS_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
         if read > CELLS_MAX {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+            return Ok(None);
         }
-    })?;
-    if read > CELLS_MAX {
-        return Ok(None);
     }
     let points = points.into_iter().map(|((bucket, tenant), sums)| SeriesPoint {
         bucket: UnixMs(bucket),
@@ -179,6 +182,21 @@ pub(super) fn series(
         sums,
     });
     Ok(Some(points.collect()))
+}
+
+/// The filter, or one for each key where tenants and models are told apart at once: those sums are kept by key, and without
+/// one all keys' would be read.
+fn lines(connection: &Connection, filter: &Filter, by_tenant: bool) -> rusqlite::Result<Vec<Filter>> {
+    let by_tenant = by_tenant || filter.tenant.is_some();
+    if !by_tenant || filter.model.is_none() || filter.key.is_some() {
+        return Ok(vec![filter.clone()]);
+    }
+    let of_key = |(key, tenant)| Filter {
+        tenant: Some(tenant),
+        key: Some(key),
+        ..filter.clone()
+    };
+    Ok(owners(connection, filter)?.into_iter().map(of_key).collect())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean that people look at")]

@@ -80,6 +80,12 @@ pub(super) fn sums(
     const OF_ROLLUPS: &str = "bucket_ms, tenant_id, key_id, model, requests, errors, dispatched, input_tokens,
         cached_input_tokens, output_tokens, input_pico, output_pico, request_pico, hits, misses, bypasses, coalesced,
         saved_tokens, saved_pico FROM rollups";
+    // Who is asked for alone need not be told apart.
+    let apart = Apart {
+        tenants: apart.tenants && filter.tenant.is_none() && filter.key.is_none(),
+        keys: apart.keys && filter.key.is_none(),
+        models: apart.models && filter.model.is_none(),
+    };
     let grain = grain(filter, apart);
     for piece in stretch(connection, filter, width, now)? {
         let mut question = Question::new(&piece);

@@ -50,10 +50,10 @@ pub(super) fn requests(connection: &Connection, filter: &Filter, limit: u32, bef
 }
 
 /// A key, and the tenant that it is of.
-type Line = (KeyId, TenantId);
+pub(super) type Line = (KeyId, TenantId);
 
 /// The keys that a filter means, used ever since. Each costs a step along the index, however much it was used.
-fn owners(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Line>> {
+pub(super) fn owners(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Line>> {
     let mut next = connection.prepare_cached(
         "SELECT key_id, tenant_id FROM rollups INDEXED BY rollups_by_owner
          WHERE level_ms = ?1 AND grain = ?2 AND (key_id, tenant_id) > (?3, ?4) ORDER BY key_id, tenant_id LIMIT 1",

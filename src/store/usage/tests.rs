@@ -7,6 +7,7 @@ use super::answers::{models, series, total, usage};
 use super::log::requests;
 use super::*;
 use crate::store::ledger::tests::{row, scratch};
+use crate::store::schema;
 use crate::units::PicoUsd;
 
 const MINUTE: i64 = 60_000;
@@ -143,14 +144,21 @@ proptest! {
     }
 
     #[test]
-    fn pages_of_the_log_show_every_row_once_newest_first(mut rows in rows(), page in 1u32..20, same in any::<bool>()) {
+    fn pages_of_the_log_show_every_row_once_newest_first(mut rows in rows(), page in 1u32..20, same in any::<bool>(), which in 0u8..8, from in 0..DAY, length in 0..DAY * 4) {
         if same {
             for row in &mut rows {
-                row.at = UnixMs(5);
+                row.at = UnixMs(from + 5);
             }
         }
         let connection = written(&rows);
-        let filter = Filter { tenant: Some(rows[0].tenant), key: None, model: None, since: UnixMs(0), until: UnixMs(DAY * 4) };
+        let about = &rows[0];
+        let filter = Filter {
+            tenant: (which & 1 != 0).then_some(about.tenant),
+            key: (which & 2 != 0).then_some(about.key),
+            model: (which & 4 != 0).then(|| about.model.to_string()),
+            since: UnixMs(from),
+            until: UnixMs(from + length),
+        };
         let (mut seen, mut before) = (Vec::new(), None);
         loop {
             let found = requests(&connection, &filter, page, before).unwrap();
@@ -162,6 +170,78 @@ proptest! {
         expected.sort_by_key(|row| std::cmp::Reverse((row.at, row.request_id)));
         prop_assert_eq!(seen, expected);
     }
+}
+
+/// A store as it was before rows lay in the order of arrival, brought up to date.
+fn migrated(rows: &[Row]) -> (Connection, tempfile::TempDir) {
+    let (new, dir) = (written(rows), tempfile::tempdir().unwrap());
+    let before = 4;
+    let mut old = Connection::open(dir.path().join("old.db")).unwrap();
+    for migration in &schema::MIGRATIONS[..before] {
+        old.execute_batch(migration).unwrap();
+    }
+    new.execute("ATTACH ?1 AS old", [dir.path().join("old.db").to_str().unwrap()])
+        .unwrap();
+    new.execute_batch(
+        "INSERT INTO old.ledger SELECT * FROM main.ledger; INSERT INTO old.latencies SELECT * FROM main.latencies;
+         INSERT INTO old.rollups SELECT * FROM main.rollups WHERE level_ms <> 300000;",
+    )
+    .unwrap();
+    old.pragma_update(None, "user_version", before).unwrap();
+    schema::migrate(&mut old, schema::MIGRATIONS, &schema::Seed { max_in_flight: 1, now: 0 }).unwrap();
+    (old, dir)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn an_older_store_answers_as_one_that_was_always_new(rows in rows(), bucket in prop::sample::select(vec![10_000i64, 5 * MINUTE, DAY])) {
+        let (old, _dir) = migrated(&rows);
+        let new = written(&rows);
+        let filter = Filter { tenant: None, key: None, model: None, since: UnixMs(0), until: UnixMs(DAY * 4) };
+        let of_key = Filter { key: Some(rows[0].key), model: Some(rows[0].model.to_string()), ..filter.clone() };
+        let now = UnixMs(DAY * 10);
+        for filter in [filter, of_key] {
+            prop_assert_eq!(models(&old, &filter, now).unwrap(), models(&new, &filter, now).unwrap());
+            prop_assert_eq!(series(&old, &filter, bucket, true, now).unwrap(), series(&new, &filter, bucket, true, now).unwrap());
+            prop_assert_eq!(requests(&old, &filter, 100, None).unwrap(), requests(&new, &filter, 100, None).unwrap());
+        }
+        prop_assert_eq!(super::super::ledger::append(&old, &rows, Cursor::default()).unwrap(), 0, "each is known");
+    }
+}
+
+#[test]
+fn a_series_that_would_add_up_too_much_is_none_and_one_of_coarser_sums_is_told() {
+    let connection = scratch();
+    let minutes = i64::try_from(CELLS_MAX).unwrap() + 1;
+    for level in [MINUTE, 5 * MINUTE] {
+        connection
+            .execute(
+                "WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2 * 60000 / ?1)
+                 INSERT INTO rollups SELECT ?1, 0, n * ?1, x'', x'', '', 1, 0, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM number",
+                [level, minutes],
+            )
+            .unwrap();
+    }
+    let filter = Filter {
+        tenant: None,
+        key: None,
+        model: None,
+        since: UnixMs(0),
+        until: UnixMs(minutes * MINUTE),
+    };
+    let points = |until: i64, width: i64| {
+        let filter = Filter {
+            until: UnixMs(until),
+            ..filter.clone()
+        };
+        let points = series(&connection, &filter, width, false, UnixMs(i64::MAX)).unwrap();
+        points.map(|points| points.len())
+    };
+    assert_eq!(points(minutes * MINUTE, 7 * MINUTE), None);
+    assert_eq!(points((minutes - 1) * MINUTE, 7 * MINUTE), Some(21_429));
+    assert_eq!(points((minutes - 1) * MINUTE, 5 * MINUTE), Some(30_000));
 }
 
 #[test]
