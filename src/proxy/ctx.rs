@@ -13,6 +13,7 @@ use super::mcp::Call;
 use super::placement::Placement;
 use super::replay::Home;
 use super::rescue::Fault;
+use super::trace::Trace;
 use crate::answers::{CacheStatus, Leader, Saved};
 use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
@@ -52,6 +53,8 @@ pub struct RequestCtx {
     pub(super) cors: Option<HeaderValue>,
     /// The client's session while the replay stands in its place.
     pub(super) home: Option<Home>,
+    /// What its spans will tell.
+    pub(super) trace: Trace,
     /// Why the request ended badly, if it did.
     pub(super) fault: Option<Fault>,
     /// The status the client got.
@@ -126,6 +129,7 @@ impl RequestCtx {
             mcp: None,
             cors: None,
             home: None,
+            trace: Trace::default(),
             fault: None,
             status: 0,
         }

@@ -11,7 +11,7 @@ use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::mcp;
 use super::super::rescue::Fault;
-use super::super::{Gateway, cached, ms, replay};
+use super::super::{Gateway, cached, ms, replay, trace};
 use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
 use crate::telemetry::Line;
@@ -63,6 +63,7 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
             mcp::end::complete(row, call, ctx.born);
         }
     }
+    trace::tell(gateway, session, ctx);
     if let Some(work) = &mut ctx.work {
         settle(gateway, work, spent, &ctx.principal, ended_well);
     }

@@ -21,6 +21,7 @@ use super::fail_to_proxy;
 use crate::upstreams::{ConnectFailure, Outcome};
 
 pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
+    ctx.trace.attempt_failed(&error);
     if ctx.mcp.is_some() {
         return mcp::upward::fail_to_connect(gateway, ctx, error);
     }
@@ -43,6 +44,9 @@ pub(in crate::proxy) fn error_while_proxy(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
+    if ctx.fault.is_none() && *error.esource() == ErrorSource::Upstream {
+        ctx.trace.attempt_failed(&error);
+    }
     if ctx.mcp.is_some() {
         let late = Late::of(&error).is_some();
         return mcp::upward::error_while_proxy(ctx, error, late);
