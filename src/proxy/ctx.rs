@@ -129,7 +129,7 @@ impl RequestCtx {
             mcp: None,
             cors: None,
             home: None,
-            trace: Trace::default(),
+            trace: Trace::new(),
             fault: None,
             status: 0,
         }

@@ -23,7 +23,6 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const HEALTH: &str = "/health";
 
 /// What is noted of a request; nothing where nothing is traced.
-#[derive(Default)]
 pub(in crate::proxy) struct Trace(pub(super) Option<Box<Noted>>);
 
 pub(super) struct Noted {
@@ -70,6 +69,11 @@ impl Noted {
 }
 
 impl Trace {
+    /// Nothing yet.
+    pub(in crate::proxy) const fn new() -> Self {
+        Self(None)
+    }
+
     /// Begins, or goes on with what the client began. Called before anything is judged, so that what is refused is traced too.
     pub(in crate::proxy) fn begin(&mut self, gateway: &Gateway, head: &RequestHeader, born: Instant) {
         if !gateway.traces.is_on() || head.uri.path() == HEALTH {

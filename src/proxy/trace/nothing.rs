@@ -12,10 +12,14 @@ use super::Step;
 use crate::upstreams::Chosen;
 
 /// Nothing, of no size.
-#[derive(Default)]
 pub(in crate::proxy) struct Trace;
 
 impl Trace {
+    #[inline(always)]
+    pub(in crate::proxy) const fn new() -> Self {
+        Self
+    }
+
     #[inline(always)]
     pub(in crate::proxy) const fn begin(&mut self, _gateway: &Gateway, _head: &RequestHeader, _born: Instant) {}
 

@@ -131,7 +131,9 @@ fn used(span: &mut Span, row: &Row, is_work: bool) {
 fn name(span: &mut Span, session: &Session, ctx: &mut RequestCtx) {
     let method = method(session);
     span.text("http.request.method", method.unwrap_or("_OTHER"));
-    if let Some(route) = ctx.route {
+    let path = session.req_header().uri.path();
+    // Who is refused for its key has a route in its path only.
+    if let Some(route) = ctx.route.or_else(|| Route::of(path)) {
         let operation = operation(route);
         span.name = match &ctx.work {
             Some(work) => Cow::Owned(format!("{operation} {}", work.model.name)),
@@ -141,7 +143,6 @@ fn name(span: &mut Span, session: &Session, ctx: &mut RequestCtx) {
         span.text("http.route", route.path());
         return;
     }
-    let path = session.req_header().uri.path();
     let route = match path {
         "/v1/models" => "/v1/models",
         _ if path.starts_with("/v1/models/") => "/v1/models/{model}",

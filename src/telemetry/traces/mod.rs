@@ -39,20 +39,20 @@ pub struct Counters {
 
 /// No traces: this build has none.
 #[cfg(not(feature = "otel"))]
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub struct Traces;
 
 #[cfg(not(feature = "otel"))]
 impl Traces {
     /// Zeros.
     #[must_use]
-    pub fn counters(self) -> Counters {
+    pub fn counters(&self) -> Counters {
         Counters::default()
     }
 
     /// There is nothing to wait for.
     #[must_use]
-    pub fn flush(self, _within: std::time::Duration) -> bool {
+    pub fn flush(&self, _within: std::time::Duration) -> bool {
         true
     }
 }
