@@ -1,7 +1,8 @@
 //! A request's spans, made at its end from what was noted and from its ledger row. Names and attributes are those of
 //! OpenTelemetry's conventions for HTTP and for generative AI, the latter still in development there; ours begin with `obleth.`.
 //!
-//! Nothing of a body, no header, no path and no name that a client chose: only what is registered, counted or timed.
+//! Nothing of a body, no path, no header but the `tracestate` that is for it: only what is registered, counted or timed, and the
+//! names of tools that the ledger has too.
 
 use std::borrow::Cow;
 use std::time::Instant;

@@ -27,7 +27,7 @@ pub enum Value {
     Flag(bool),
 }
 
-/// A stretch of a request's time. Must hold no prompt, no secret, and no text that a client chose.
+/// A stretch of a request's time. Must hold no prompt, no secret, and no text whose number clients could make unbounded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// Its id.
