@@ -15,6 +15,7 @@ mod scrape;
 mod settings;
 mod supervisor;
 mod tls;
+mod traces;
 
 pub use settings::{Settings, unsupported};
 
@@ -36,7 +37,7 @@ use crate::limits::{self, Failures, Limits};
 use crate::metering::{self, Meter};
 use crate::proxy::{Active, Budget, Gateway, McpDoor, Refusals};
 use crate::store::{self, Store};
-use crate::telemetry::{RequestLog, Requests};
+use crate::telemetry::{RequestLog, Requests, Traces};
 use crate::upstreams::{self, Upstreams};
 use reload::{ForTheApi, Reloader};
 use scrape::Scrape;
@@ -49,6 +50,9 @@ const CUT_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long the ledger's last rows get to reach the store.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long the last spans get to reach the collector. A trace is worth no more: a process that is to end must end.
+const TRACES_WITHIN: Duration = Duration::from_millis(500);
 
 /// Why the gateway did not start. Each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,9 @@ pub enum StartError {
     /// The admin token cannot be used.
     #[error(transparent)]
     AdminToken(admin::UnusableToken),
+    /// Traces cannot be sent as the configuration has it.
+    #[error("cannot trace: {0}")]
+    Traces(String),
     /// The system gives no thread or no signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -194,6 +201,9 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     if !floors.meter.flush(FLUSH_WITHIN) {
         warn!("the ledger's last rows stay in the spool until the next start");
     }
+    if !floors.traces.flush(TRACES_WITHIN) {
+        warn!("the collector did not take the last traces in time");
+    }
     let _ = stop_management.send(true);
     let _ = management_runtime.block_on(async { tokio::time::timeout(CUT_WITHIN, management).await });
     management_runtime.shutdown_timeout(CUT_WITHIN);
@@ -215,6 +225,7 @@ struct Floors {
     refusals: Arc<Refusals>,
     requests: Arc<Requests>,
     request_log: RequestLog,
+    traces: Traces,
     hasher: KeyHasher,
 }
 
@@ -289,6 +300,7 @@ impl Floors {
             refusals: Arc::default(),
             requests,
             request_log,
+            traces: traces::start(settings)?,
             hasher: settings.hasher.clone(),
         })
     }
@@ -304,6 +316,7 @@ impl Floors {
             budget: Arc::clone(&self.budget),
             refusals: Arc::clone(&self.refusals),
             request_log: self.request_log.clone(),
+            traces: self.traces.clone(),
             limits: Arc::clone(&self.limits),
             failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),

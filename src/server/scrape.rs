@@ -16,7 +16,7 @@ use crate::metering::Meter;
 use crate::proxy::{Active, Budget, Refusals};
 use crate::scheduler::Snapshot;
 use crate::store::Store;
-use crate::telemetry::{Page, RequestLog, Requests, dollars, family, number};
+use crate::telemetry::{Page, RequestLog, Requests, Traces, dollars, family, number};
 use crate::upstreams::{HealthState, Upstreams};
 
 /// Where the figures come from.
@@ -34,6 +34,7 @@ pub(super) struct Scrape {
     management: Arc<Failures>,
     requests: Arc<Requests>,
     request_log: RequestLog,
+    traces: Traces,
     reloader: Arc<Reloader>,
     readiness: Readiness,
     began: SystemTime,
@@ -55,6 +56,7 @@ impl Scrape {
             management: Arc::clone(&floors.failures.management),
             requests: Arc::clone(&floors.requests),
             request_log: floors.request_log.clone(),
+            traces: floors.traces.clone(),
             reloader,
             readiness,
             began: SystemTime::now(),
@@ -87,6 +89,11 @@ impl Scrape {
         page.put(&family::ACTIVE, number(self.active.count() as u64));
         page.put(&family::BUFFERED, number(self.budget.held()));
         page.put(&family::REQUEST_LOG_DROPPED, number(self.request_log.dropped()));
+        let traces = self.traces.counters();
+        page.put(&family::TRACES_EXPORTED, number(traces.exported));
+        for (reason, count) in [("queue_full", traces.queue_full), ("not_taken", traces.not_taken)] {
+            page.put_of(&family::TRACES_DROPPED, &[reason], number(count));
+        }
     }
 
     /// Shows how endpoints stand; returns which there are.

@@ -20,6 +20,7 @@
 //! | `placement` | `session` and `prefix` against engines with a prefix cache |
 //! | `capacity` | `max_in_flight: auto` against engines of three kinds |
 //! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
+//! | `traces` | what an OpenTelemetry collector is sent, and what upstreams are told of a trace (feature `otel`) |
 //! | `liars` | upstreams that lie about lengths, heads, tokens and answers |
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
@@ -70,3 +71,5 @@ mod support;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;

@@ -19,6 +19,7 @@ const REQUEST_ID_MAX: usize = 128;
 pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Fault> {
     session.set_write_timeout(Some(gateway.bounds.write_timeout));
     let head = session.req_header();
+    ctx.trace.begin(gateway, head, ctx.born);
     if let Some(theirs) = head.headers.get("x-request-id").filter(fit) {
         ctx.shown_id = theirs.clone();
     }
