@@ -95,6 +95,25 @@ async fn each_stream_takes_a_place_as_a_connection_would() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_nobody_reads_lose_their_slots_to_those_who_wait() {
+    // More than the client's windows take.
+    let upstream = Upstream::start(&["--output-tokens", "400000"]).await;
+    let gateway = Gateway::start_with(&["--max-in-flight", "4", "--queue-timeout-ms", "300000"], &[]);
+    let key = furnish(&gateway, &upstream).await;
+    let connection = connect(&gateway).await;
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        unread.push(connection.chat(&key, &json!({})).await.unwrap());
+    }
+    // Whoever comes now, on the same connection too, waits until a write has taken too long, which is half a minute.
+    let answer = connection.chat(&key, &json!({ "max_tokens": 1 })).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(answer);
+    gateway.idle().await;
+    drop(unread);
+}
+
 // Frames by hand (RFC 9113, §4.1): what no library sends.
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
