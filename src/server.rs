@@ -149,7 +149,12 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 
     let readiness = Readiness::default();
     let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
-    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
+    let certificates: Vec<_> = [("data", data_certificate), ("management", management_certificate)]
+        .into_iter()
+        .filter_map(|(listener, certificate)| Some((listener, certificate?)))
+        .collect();
+    let followed = certificates.iter().map(|(_, certificate)| certificate.clone()).collect();
+    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone(), certificates);
     let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration, scrape)?;
     let (stop_management, management_stops) = watch::channel(false);
     let management = management_runtime.spawn(management::run(
@@ -175,9 +180,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         data_stops,
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
-    management_runtime.spawn(tls::follow(
-        [data_certificate, management_certificate].into_iter().flatten().collect(),
-    ));
+    management_runtime.spawn(tls::follow(followed));
     readiness.set(true);
     ready(listening);
     supervisor::ready(listening);

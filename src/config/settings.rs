@@ -126,7 +126,7 @@ pub struct Limits {
     pub header_timeout_ms: u64,
     /// How long its body may take, in milliseconds.
     pub body_timeout_ms: u64,
-    /// Client connections at once.
+    /// Client connections at once, and requests beside others on one of HTTP/2.
     pub max_connections: u32,
     /// Of them from one address (of IPv6, from one /64); 0 is no bound of its own.
     pub max_connections_per_address: u32,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::reload::Reloader;
+use super::tls::{self, Followed};
 use super::{Floors, process};
 use crate::admin::{ConfigOutcome, Readiness};
 use crate::admission::Admission;
@@ -37,11 +38,19 @@ pub(super) struct Scrape {
     traces: Traces,
     reloader: Arc<Reloader>,
     readiness: Readiness,
+    /// By listener.
+    certificates: Vec<(&'static str, Followed)>,
     began: SystemTime,
 }
 
 impl Scrape {
-    pub(super) fn of(floors: &Floors, store: Arc<Store>, reloader: Arc<Reloader>, readiness: Readiness) -> Self {
+    pub(super) fn of(
+        floors: &Floors,
+        store: Arc<Store>,
+        reloader: Arc<Reloader>,
+        readiness: Readiness,
+        certificates: Vec<(&'static str, Followed)>,
+    ) -> Self {
         Self {
             store,
             live: Arc::clone(&floors.live),
@@ -59,6 +68,7 @@ impl Scrape {
             traces: floors.traces.clone(),
             reloader,
             readiness,
+            certificates,
             began: SystemTime::now(),
         }
     }
@@ -76,6 +86,11 @@ impl Scrape {
         self.cache(&mut page);
         self.ledger(&mut page);
         self.configuration(&mut page, &catalog);
+        for (listener, certificate) in &self.certificates {
+            let standing = tls::standing(certificate);
+            page.put_of(&family::CERTIFICATE_OK, &[listener], flag(standing.last_read_well));
+            page.put_of(&family::CERTIFICATE_ENDS, &[listener], number(standing.ends.unsigned_abs()));
+        }
         process::show(&mut page, self.began);
         page.into_text()
     }

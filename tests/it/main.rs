@@ -25,6 +25,8 @@
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
 //! | `crowds` | clients that hold connections open and do nothing |
+//! | `http2` | HTTP/2 from clients: streams beside each other, and floods of frames |
+//! | `secured` | TLS at both doors: HTTP/1.1 and 2, certificates renewed under load, handshakes that do not come (feature `tls`) |
 //! | `mcp` | MCP servers: what passes, who is refused, whose sessions, whose slots |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
@@ -53,6 +55,7 @@ mod engines;
 mod fair_share;
 mod faults;
 mod heads;
+mod http2;
 mod ledger;
 mod liars;
 mod limits;
@@ -65,6 +68,8 @@ mod readme;
 mod refusals;
 mod reloads;
 mod replay;
+#[cfg(feature = "tls")]
+mod secured;
 mod streams;
 mod supervisor;
 mod support;
