@@ -148,6 +148,8 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     match server::run(&settings, announce) {
         Err(StartError::Configuration(faults)) => Err(FaultyFile(faults).into()),
+        // It has served, and may again when it is started anew.
+        Err(orphaned @ StartError::Orphaned(_)) => Err(orphaned.into()),
         done => done.map_err(|wrong| BadSetUp(wrong.to_string()).into()),
     }
 }
@@ -201,7 +203,12 @@ fn without_huge_pages() {
         return;
     }
     if let Ok(program) = env::current_exe() {
+        let mut command = Command::new(program);
+        if let Some(name) = env::args_os().next() {
+            // An upgrade goes by the name that the program was started by: it may lead elsewhere by then.
+            command.arg0(name);
+        }
         // It returns only if it failed, and then more memory is the worst of it.
-        let _ = Command::new(program).args(env::args_os().skip(1)).env(REFUSAL, "0").exec();
+        let _ = command.args(env::args_os().skip(1)).env(REFUSAL, "0").exec();
     }
 }

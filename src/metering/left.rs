@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,12 +102,15 @@ impl Left {
             let path = spool::path(&self.dir, self.at.segment);
             // Looked for first: then this segment is complete.
             let is_last = !spool::path(&self.dir, self.at.segment + 1).exists();
-            let bytes = match std::fs::read(&path) {
-                Ok(bytes) => bytes,
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let mut offset = usize::try_from(self.at.offset).unwrap_or(usize::MAX).min(bytes.len());
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(self.at.offset))?;
+            file.read_to_end(&mut bytes)?;
+            let mut offset = 0;
             loop {
                 let (record, next) = match codec::read(&bytes[offset..]) {
                     Found::Record(record, length) => (*record, offset + length),
@@ -123,7 +126,7 @@ impl Left {
                     settled(row);
                 }
             }
-            self.at.offset = offset as u64;
+            self.at.offset += offset as u64;
             if is_last {
                 return Ok(());
             }
