@@ -119,7 +119,12 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let boot = settings.boot();
     let shares = descriptors::Shares::of(boot.limits.max_connections);
     let mut inheritance = Inheritance::from_environment()?;
-    let mut listener = |address| inheritance.as_mut().and_then(|inheritance| inheritance.socket(address)).map_or_else(|| bind(address), Ok);
+    let mut listener = |address| {
+        inheritance
+            .as_mut()
+            .and_then(|inheritance| inheritance.socket(address))
+            .map_or_else(|| bind(address), Ok)
+    };
     let data = listener(boot.server.listen)?;
     let management = listener(boot.admin.listen)?;
     let (data_tls, management_tls) = (
@@ -173,7 +178,13 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     if !inherited {
         ledger::remember(&store, &floors.limits)?;
     }
-    let management = Management::open(management, router, shares.operators, management_tls, management_runtime.handle().clone())?;
+    let management = Management::open(
+        management,
+        router,
+        shares.operators,
+        management_tls,
+        management_runtime.handle().clone(),
+    )?;
     let (stop_data, stops) = watch::channel(false);
     let (end_data, ends) = watch::channel(false);
     let serving = data_runtime.spawn(data_plane::run(

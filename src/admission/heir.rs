@@ -112,7 +112,11 @@ impl Heir {
             Some(wishes) => wishes.insert(ticket, reply),
             None => return Err(Refusal::ShuttingDown),
         };
-        let mut place = HeirsPlace { heir: self, ticket, is_asked: true };
+        let mut place = HeirsPlace {
+            heir: self,
+            ticket,
+            is_asked: true,
+        };
         place.heir.told(Parting::Wants { ticket, ask });
         let outcome = answer.await.unwrap_or(Err(Refusal::ShuttingDown));
         place.is_asked = false;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::heir::{Heir, Parting};
 use super::Admission;
+use super::heir::{Heir, Parting};
 use crate::scheduler::{Grant, Leave, Standing};
 
 /// The right to have one request upstream. Dropping it gives the slot back, exactly once, and wakes the next waiter.

@@ -178,7 +178,10 @@ impl HeirsShare {
     /// Once; a second end says nothing.
     pub(super) fn end(&mut self, actual: Option<Actual>) {
         if std::mem::take(&mut self.is_held) {
-            self.heir.told(Parting::Ends { number: self.number, actual });
+            self.heir.told(Parting::Ends {
+                number: self.number,
+                actual,
+            });
         }
     }
 }
@@ -197,12 +200,21 @@ impl Limits {
     ///
     /// # Errors
     /// [`Exceeded`]; nothing is taken then.
-    pub async fn obtain(self: &Arc<Self>, who: &crate::catalog::Principal, ask: &Ask, now: Moment, wall: UnixMs) -> Result<Reservation, Exceeded> {
+    pub async fn obtain(
+        self: &Arc<Self>,
+        who: &crate::catalog::Principal,
+        ask: &Ask,
+        now: Moment,
+        wall: UnixMs,
+    ) -> Result<Reservation, Exceeded> {
         let (heir, record) = {
             let records = self.records.load();
             match &records.heir {
                 None => return self.reserve_of(&records, &who.key.id, ask, now, wall),
-                Some(heir) => (Arc::clone(heir), records.keys.get(&who.key.id).map(Arc::clone).ok_or(Exceeded::Gone)?),
+                Some(heir) => (
+                    Arc::clone(heir),
+                    records.keys.get(&who.key.id).map(Arc::clone).ok_or(Exceeded::Gone)?,
+                ),
             }
         };
         let share = heir.ask(who.key.id, *ask).await?;

@@ -129,7 +129,10 @@ impl Mover {
         }
         for open in self.open.values() {
             // Where the disk is full the intent is missing; its row will come all the same.
-            let _ = self.shared.spool.append(&codec::frame(&Record::Carried(&open.intent, open.delivered)));
+            let _ = self
+                .shared
+                .spool
+                .append(&codec::frame(&Record::Carried(&open.intent, open.delivered)));
         }
         self.shared.spool.sync();
         for segment in self.oldest..=tail {
@@ -176,7 +179,9 @@ impl Mover {
         })?;
         self.read_left();
         if !self.store() {
-            return Err(OpenError::Store("it does not take the rows that an earlier process left".to_owned()));
+            return Err(OpenError::Store(
+                "it does not take the rows that an earlier process left".to_owned(),
+            ));
         }
         self.delete_left();
         Ok(())

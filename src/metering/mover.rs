@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use tracing::warn;
 
 use super::aside::{self, Delivery};
 use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
+use super::handover::Parting;
 use super::left::Left;
 use super::ticket::{Delivered, Intent};
 use super::trouble::Trouble;
-use super::handover::Parting;
 use super::{Observer, Row, Settings, Shared, Sink, recovery, spool};
 use crate::id::RequestId;
 use crate::store::Clock;

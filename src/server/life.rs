@@ -25,6 +25,10 @@ const CUT_WITHIN: Duration = Duration::from_millis(500);
 /// How long the ledger's last rows get to reach the store.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long a connection may stay without a request after an upgrade. Whatever it asks within that time is served, and its last:
+/// a connection that is closed then has been idle for longer.
+const IDLE_FOR: Duration = Duration::from_secs(60);
+
 /// How often it is looked whether the last request has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -166,24 +170,31 @@ impl Life {
     }
 
     /// The next process serves: waits until no client is connected here, the time is up, or it is hurried. Clients leave with the
-    /// next answer they get; who asks for nothing is closed by the keep-alive timeout, as ever. The supervisor tells a whole
-    /// service to stop, this process too, and that is no reason to cut: it takes two signals, as otherwise.
+    /// next answer they get; who asks for nothing is closed after [`IDLE_FOR`]. The supervisor tells a whole
+    /// service to stop, this process too, and that is no reason to cut what runs: it takes two signals, as otherwise.
     async fn finish(&mut self) {
         let began = Instant::now();
         let (active, serving) = (Arc::clone(&self.floors.active), &mut self.serving);
+        let (signals, end_data) = (&mut self.signals, &self.end_data);
         let ended = async {
             // One that panicked has ended too.
-            let _ = serving.await;
+            let left = tokio::time::timeout(IDLE_FOR, &mut *serving).await;
+            if left.is_err() {
+                let _ = end_data.send(true);
+                let _ = serving.await;
+            }
             while active.count() > 0 {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        let signals = &mut self.signals;
         let hurried = async {
             let mut stops = 0;
             while stops < 2 {
                 match signals.next().await {
-                    Asked::Stop => stops += 1,
+                    Asked::Stop => {
+                        stops += 1;
+                        let _ = end_data.send(true);
+                    }
                     Asked::Upgrade => warn!("upgrade refused: this process has been upgraded; ask the next one"),
                 }
             }

@@ -39,7 +39,10 @@ pub(super) fn reloaded(applied: bool) {
 
 /// Another process is the gateway now: what it says counts.
 pub(super) fn succeeded_by(pid: u32) {
-    say(&[NotifyState::MainPid(pid), NotifyState::Status("upgraded; the requests of before are finished")]);
+    say(&[
+        NotifyState::MainPid(pid),
+        NotifyState::Status("upgraded; the requests of before are finished"),
+    ]);
 }
 
 /// It takes nothing new, and lets finish what runs within that time.

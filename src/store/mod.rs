@@ -388,7 +388,10 @@ impl Store {
 
     fn submit(&self, job: Job) -> Result<(), String> {
         let house = self.house.read();
-        let jobs = house.as_ref().and_then(|house| house.jobs.as_ref()).ok_or_else(|| CLOSING.to_owned())?;
+        let jobs = house
+            .as_ref()
+            .and_then(|house| house.jobs.as_ref())
+            .ok_or_else(|| CLOSING.to_owned())?;
         jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => "too many changes are waiting".to_owned(),
             TrySendError::Disconnected(_) => CLOSING.to_owned(),

@@ -55,7 +55,11 @@ impl Upstreams {
         let mut all = Vec::new();
         for (owner, pool) in self.pools.load().iter() {
             pool.look(|inner| {
-                let capped = inner.sites.iter().map(|site| &site.endpoint).filter(|endpoint| endpoint.plan.cap.is_some());
+                let capped = inner
+                    .sites
+                    .iter()
+                    .map(|site| &site.endpoint)
+                    .filter(|endpoint| endpoint.plan.cap.is_some());
                 all.extend(capped.filter_map(|endpoint| {
                     let requests = endpoint.in_flight.load(Ordering::Relaxed);
                     (requests > 0).then(|| Busy {

@@ -28,6 +28,7 @@
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
 //! | `supervisor` | what systemd is told |
+//! | `upgrade` | SIGQUIT: the next process takes over, and no client notices |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 #![expect(
@@ -68,3 +69,4 @@ mod support;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;
+mod upgrade;

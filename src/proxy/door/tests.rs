@@ -51,7 +51,10 @@ async fn secured_house(connections: usize, per_address: usize, head_ms: u64, tls
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stops) = watch::channel(false);
-    let closing = Closing { ends: stops.clone(), stops };
+    let closing = Closing {
+        ends: stops.clone(),
+        stops,
+    };
     let bounds = Bounds {
         connections,
         per_address,

@@ -176,7 +176,9 @@ impl Elder<'_> {
             ));
         }
         let unchanged = |why: String| Failure::Unchanged(why);
-        let (line, mut ear) = self.start(candidate).map_err(|error| unchanged(format!("cannot start the program: {error}")))?;
+        let (line, mut ear) = self
+            .start(candidate)
+            .map_err(|error| unchanged(format!("cannot start the program: {error}")))?;
         let heard = blocking(move || ear.next_within(READY_WITHIN).map(|message| (message, ear))).await;
         let ear = match heard {
             Ok((FromHeir::Ready, ear)) => ear,
@@ -258,12 +260,20 @@ impl Elder<'_> {
         };
         let (limits, models, servers) = (say(), say(), say());
         let limits = floors.limits.hand_over(Box::new(move |parting| limits(FromElder::Limits(parting))));
-        let models = floors.admission.hand_over(Box::new(move |parting| models(FromElder::Models(parting))));
-        let servers = floors.mcp_slots.hand_over(Box::new(move |parting| servers(FromElder::Servers(parting))));
+        let models = floors
+            .admission
+            .hand_over(Box::new(move |parting| models(FromElder::Models(parting))));
+        let servers = floors
+            .mcp_slots
+            .hand_over(Box::new(move |parting| servers(FromElder::Servers(parting))));
         mouth.say(&FromElder::Endpoints(floors.upstreams.busy()));
         supervisor::succeeded_by(child.id());
         mouth.say(&FromElder::Serve);
-        info!(pid = child.id(), active = floors.active.count(), "upgrade: handed over; the requests that run are finished here");
+        info!(
+            pid = child.id(),
+            active = floors.active.count(),
+            "upgrade: handed over; the requests that run are finished here"
+        );
         let listener = std::thread::Builder::new().name("upgrade-hear".to_owned());
         let heard = listener.spawn(move || {
             let mut ear = ear;

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use fail::fail_point;
 use rustix::net::{AddressFamily, getsockname};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
@@ -63,6 +64,7 @@ impl Inheritance {
     /// # Errors
     /// The process before has ended, or thought better of it.
     pub(in crate::server) fn await_store(&mut self) -> Result<(), StartError> {
+        fail_point!("upgrade::ready");
         self.mouth.say(&FromHeir::Ready);
         match self.ear.next_within(STORE_WITHIN) {
             Ok(FromElder::Store) => Ok(()),
@@ -77,6 +79,7 @@ impl Inheritance {
     /// # Errors
     /// The system gives no thread.
     pub(in crate::server) fn take_over(self, floors: &Floors, runtime: &Handle) -> io::Result<bool> {
+        fail_point!("upgrade::open");
         let Self { mut ear, mouth, .. } = self;
         let mut requests = Requests::new(floors, &mouth, runtime);
         mouth.say(&FromHeir::Open);
