@@ -67,8 +67,11 @@ pub struct Heir {
     tell: Tell,
     next: AtomicU64,
     /// Whoever waits to hear; `None` once nobody answers any more.
-    wishes: Mutex<Option<HashMap<u64, oneshot::Sender<Result<(), Refusal>>>>>,
+    wishes: Mutex<Option<HashMap<u64, Wish>>>,
 }
+
+/// By which a request hears whether it has its slot.
+type Wish = oneshot::Sender<Result<(), Refusal>>;
 
 /// Tickets that were minted for the heir; the scheduler's own do not get that far.
 const MINTED: u64 = 1 << 63;

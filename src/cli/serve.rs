@@ -23,7 +23,8 @@ use crate::server::{self, Listening, Settings, StartError};
 ///
 /// OBLETH_ADMIN_TOKEN, or OBLETH_ADMIN_TOKEN_FILE, must be set. OBLETH_API_KEY_PEPPER and OBLETH_ENCRYPTION_KEY (64
 /// hexadecimal digits), or files of theirs, may be. Prints `obleth listening data=http://… management=http://…` once it
-/// serves; SIGHUP reads the file again; SIGTERM and SIGINT drain it, a second one cuts.
+/// serves; SIGHUP reads the file again; SIGTERM and SIGINT drain it, a second one cuts; SIGQUIT hands over to the program
+/// that stands under its name by then.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// The configuration file; followed while the gateway runs

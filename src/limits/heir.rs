@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 use super::account::Account;
 use super::reservation::{Actual, Share};
 use super::{Ask, Exceeded, Limits, Records, Reservation};
-use crate::id::KeyId;
+use crate::catalog::Principal;
+use crate::id::{KeyId, TenantId};
 use crate::quota::{Moment, Spent};
 use crate::store::ledger::Owner;
 use crate::units::UnixMs;
@@ -62,7 +63,7 @@ pub struct Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correction {
     pub(super) key: KeyId,
-    pub(super) tenant: crate::id::TenantId,
+    pub(super) tenant: TenantId,
     pub(super) of_key: Share,
     pub(super) of_tenant: Share,
     pub(super) actual: Actual,
@@ -71,7 +72,7 @@ pub struct Correction {
 }
 
 /// What the heir answers to [`Parting::Wants`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// It has its share.
     Reserved {
@@ -97,8 +98,11 @@ pub struct Heir {
     early: Mutex<Option<Vec<Parting>>>,
     next: AtomicU64,
     /// Whoever waits to hear; `None` once nobody answers any more.
-    wishes: Mutex<Option<HashMap<u64, oneshot::Sender<Result<(), Exceeded>>>>>,
+    wishes: Mutex<Option<HashMap<u64, Wish>>>,
 }
+
+/// By which a request hears whether it has its share.
+type Wish = oneshot::Sender<Result<(), Exceeded>>;
 
 impl Heir {
     pub(super) fn told(&self, parting: Parting) {
@@ -200,13 +204,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Exceeded`]; nothing is taken then.
-    pub async fn obtain(
-        self: &Arc<Self>,
-        who: &crate::catalog::Principal,
-        ask: &Ask,
-        now: Moment,
-        wall: UnixMs,
-    ) -> Result<Reservation, Exceeded> {
+    pub async fn obtain(self: &Arc<Self>, who: &Principal, ask: &Ask, now: Moment, wall: UnixMs) -> Result<Reservation, Exceeded> {
         let (heir, record) = {
             let records = self.records.load();
             match &records.heir {

@@ -46,6 +46,7 @@ use tracing::{error, info, warn};
 
 pub use crate::store::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
 pub use sink::Sink;
+pub use spool::EXTENSION as RECORDS;
 pub use ticket::{Intent, Ticket};
 
 use crate::store::Clock;

@@ -26,8 +26,8 @@ const SYNC_EVERY: Duration = Duration::from_millis(50);
 /// Room kept for the end of each open request: a row and some progress.
 const SETTLE_BYTES: u64 = 1_024;
 
-/// The version of the records' layout is in the names.
-const EXTENSION: &str = "spool1";
+/// The version of the records' layout is in the names of segments: what reads one reads no other.
+pub const EXTENSION: &str = "spool1";
 
 #[derive(Debug)]
 pub(super) struct Spool {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::line::{Ear, FromElder, FromHeir, Mouth};
+use super::line::{Ear, FromElder, FromHeir, Mouth, protocol};
 use super::{OPEN_WITHIN, READY_WITHIN, VARIABLE, passing};
 use crate::admin::Door;
 use crate::server::tls::Acceptor;
@@ -181,7 +181,14 @@ impl Elder<'_> {
             .map_err(|error| unchanged(format!("cannot start the program: {error}")))?;
         let heard = blocking(move || ear.next_within(READY_WITHIN).map(|message| (message, ear))).await;
         let ear = match heard {
-            Ok((FromHeir::Ready, ear)) => ear,
+            Ok((FromHeir::Ready(speaks), ear)) if speaks == protocol() => ear,
+            Ok((FromHeir::Ready(speaks), _)) => {
+                let why = format!(
+                    "this process hands over by protocol {}, and the new one takes over by {speaks}: restart",
+                    protocol()
+                );
+                return Err(self.dismissed(candidate, why).await);
+            }
             Ok((other, _)) => return Err(self.dismissed(candidate, format!("the new process said {other:?}")).await),
             Err(why) => return Err(self.dismissed(candidate, format!("the new process cannot serve: {why}")).await),
         };
@@ -282,7 +289,7 @@ impl Elder<'_> {
                     Ok(Some(FromHeir::Limits(reply))) => limits.heard(reply),
                     Ok(Some(FromHeir::Models(reply))) => models.heard(reply),
                     Ok(Some(FromHeir::Servers(reply))) => servers.heard(reply),
-                    Ok(Some(FromHeir::Ready | FromHeir::Open)) => {}
+                    Ok(Some(FromHeir::Ready(_) | FromHeir::Open)) => {}
                     Ok(None) | Err(_) => break,
                 }
             }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, getsockname};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::line::{Ear, FromElder, FromHeir, Mouth};
+use super::line::{Ear, FromElder, FromHeir, Mouth, protocol};
 use super::{STORE_WITHIN, VARIABLE, passing};
 use crate::server::{Floors, StartError};
 use crate::upstreams::Elsewhere;
@@ -65,7 +65,7 @@ impl Inheritance {
     /// The process before has ended, or thought better of it.
     pub(in crate::server) fn await_store(&mut self) -> Result<(), StartError> {
         fail_point!("upgrade::ready");
-        self.mouth.say(&FromHeir::Ready);
+        self.mouth.say(&FromHeir::Ready(protocol()));
         match self.ear.next_within(STORE_WITHIN) {
             Ok(FromElder::Store) => Ok(()),
             Ok(other) => Err(StartError::Upgrade(format!("it said {other:?}"))),

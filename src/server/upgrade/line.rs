@@ -9,7 +9,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::{admission, limits, upstreams};
+use crate::{admission, limits, metering, upstreams};
+
+/// What two processes must agree on: these messages (the number goes up when they change, or what they mean), and the records of
+/// the ledger that one writes and the other reads.
+pub(super) const PROTOCOL: (u32, &str) = (1, metering::RECORDS);
+
+/// [`PROTOCOL`] as it is said.
+pub(super) fn protocol() -> String {
+    let (messages, records) = PROTOCOL;
+    format!("{messages} {records}")
+}
 
 /// What the elder says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,8 +41,8 @@ pub(super) enum FromElder {
 /// What the heir says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromHeir {
-    /// It could serve.
-    Ready,
+    /// It could serve, and speaks this ([`PROTOCOL`]).
+    Ready(String),
     /// It has the store.
     Open,
     /// Of the limits.

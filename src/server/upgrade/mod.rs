@@ -6,7 +6,7 @@
 //!
 //! | elder | heir |
 //! |---|---|
-//! | its listening sockets | reads its configuration, looks at the store: `Ready` |
+//! | its listening sockets | reads its configuration, looks at the store: `Ready`, and how it takes over |
 //! | closes the management API, moves the last rows, closes the store: `Store` | opens it, builds the house: `Open` |
 //! | accepts no more; says how limits and slots stand: `Serve` | accepts |
 //! | tells how its requests end, asks for what they still need | answers |
