@@ -44,7 +44,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-pub use crate::store::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
+pub use crate::store::ledger::{
+    ATTEMPTS_MAX, Attempt, AttemptOutcome, CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource, attempts_json,
+};
 pub use sink::Sink;
 pub use spool::EXTENSION as RECORDS;
 pub use ticket::{Intent, Ticket};

@@ -241,7 +241,11 @@ impl Mover {
                 // A record may begin near the end of what was read.
                 self.at.offset += (CHUNK - PAYLOAD_MAX - codec::HEADER) as u64;
             } else if last {
-                self.give_up();
+                // Only what was looked at: whole records may have come after it meanwhile. The next begins a new segment.
+                self.in_damage = true;
+                self.shared.spool.abandon(tail);
+                self.at.offset = tail_length;
+                self.leave_damage();
                 return Ok(());
             } else {
                 self.next_segment();
@@ -255,7 +259,7 @@ impl Mover {
         self.until.unwrap_or_else(|| self.shared.spool.tail())
     }
 
-    /// Leaves the rest of a segment, which cannot be read.
+    /// Leaves the rest of a segment whose file cannot be read.
     fn give_up(&mut self) {
         self.in_damage = true;
         let (tail, tail_length) = self.tail();

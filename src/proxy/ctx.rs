@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use super::active::Mark;
+use super::attempts::{Attempts, Present};
 use super::bill::Bill;
 use super::coding::Decoder;
 use super::lease::Lease;
@@ -48,6 +49,8 @@ pub struct RequestCtx {
     pub(super) work: Option<Box<Work>>,
     /// The same for a request to an MCP server.
     pub(super) mcp: Option<Box<Call>>,
+    /// How its attempts ended.
+    pub(super) attempts: Attempts,
     /// The browser's origin that may read the answer.
     pub(super) cors: Option<HeaderValue>,
     /// The client's session while the replay stands in its place.
@@ -70,6 +73,19 @@ pub(super) struct Work {
     pub(super) leader: Option<Leader>,
     /// How long the request listened to another before it had to go itself.
     pub(super) listened: Duration,
+}
+
+impl Work {
+    /// The present attempt.
+    pub(super) fn attempt(&self) -> Present<'_> {
+        Present {
+            number: self.answer.attempts,
+            chosen: self.lease.chosen(),
+            began: self.answer.attempt_at,
+            status: self.answer.status,
+            error_event: self.answer.tap.as_ref().is_some_and(Tap::has_failed),
+        }
+    }
 }
 
 /// What has come back so far.
@@ -124,6 +140,7 @@ impl RequestCtx {
             saved: None,
             work: None,
             mcp: None,
+            attempts: Attempts::default(),
             cors: None,
             home: None,
             fault: None,

@@ -4,6 +4,7 @@
 //! it has taken is [`lease::Lease`], and the only place that turns an error into a status is [`rescue`].
 
 mod active;
+mod attempts;
 mod bill;
 mod body;
 mod budget;

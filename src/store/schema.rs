@@ -10,6 +10,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_configuration.sql"),
     include_str!("migrations/0002_ledger.sql"),
     include_str!("migrations/0003_lifetimes.sql"),
+    include_str!("migrations/0004_attempts.sql"),
 ];
 
 /// What a new store starts with.

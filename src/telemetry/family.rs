@@ -88,7 +88,8 @@ families! {
 
     UPSTREAM_HEALTHY: Gauge "obleth_upstream_healthy" ["model", "endpoint"] "Whether requests are sent to an endpoint";
     UPSTREAM_IN_FLIGHT: Gauge "obleth_upstream_inflight" ["model", "endpoint"] "Requests at an endpoint";
-    UPSTREAM_ATTEMPTS: Counter "obleth_upstream_attempts" ["endpoint", "result"] "Dispatches by how the request ended; earlier attempts of a repeated request are `retried`, without their endpoint";
+    UPSTREAM_ATTEMPTS: Counter "obleth_upstream_attempts" ["model", "endpoint", "result"] "Attempts by how they ended, in the words of a request's attempt log; for MCP the model is the server";
+    UPSTREAM_RETRIES: Counter "obleth_upstream_retries" ["model"] "Attempts that were made because the one before had failed";
 
     CACHE_REQUESTS: Counter "obleth_cache_requests" ["result"] "Requests by what the response cache did: hit, miss, coalesced, bypass";
     CACHE_TOKENS_SAVED: Counter "obleth_cache_saved_tokens" [] "Tokens that cached answers did not use";

@@ -15,6 +15,7 @@
 //! | `configuration` | the file: merged, followed, refused with its place; check, diff, reload, export |
 //! | `answers` | the response cache: hits, crowds, who may share |
 //! | `balancer` | endpoints that come and go under load: what a retry may hide is hidden, nothing runs twice |
+//! | `attempts` | the ledger's word on each attempt of a request |
 //! | `engines` | what engines are told that clients must not tell them |
 //! | `placement` | `session` and `prefix` against engines with a prefix cache |
 //! | `capacity` | `max_in_flight: auto` against engines of three kinds |
@@ -39,6 +40,7 @@
 )]
 
 mod answers;
+mod attempts;
 mod audit_verify;
 mod balancer;
 mod capacity;

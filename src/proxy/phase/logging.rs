@@ -7,6 +7,7 @@ use std::time::Instant;
 use fail::fail_point;
 use pingora_proxy::Session;
 
+use super::super::attempts;
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::mcp;
@@ -61,6 +62,9 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         }
         if let Some(call) = &ctx.mcp {
             mcp::end::complete(row, call, ctx.born);
+        }
+        if let Some(last) = attempts::present(ctx.work.as_deref(), ctx.mcp.as_deref()) {
+            row.attempt_log = ctx.attempts.finish(last, ctx.born);
         }
     }
     if let Some(work) = &mut ctx.work {

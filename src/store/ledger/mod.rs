@@ -3,6 +3,7 @@
 //! [`Store::append`](super::Store::append) is one savepoint: rows, roll-ups, cursor. A row whose id is there already is left alone and adds to
 //! no roll-up, so a replay changes nothing.
 
+mod attempt;
 mod handle;
 mod histogram;
 mod lifetime;
@@ -15,6 +16,8 @@ pub(super) mod tests;
 
 use rusqlite::{Connection, params};
 
+pub(super) use attempt::read_attempts;
+pub use attempt::{ATTEMPTS_MAX, Attempt, AttemptOutcome, attempts_json};
 pub use histogram::Histogram;
 pub use remember::{Lifetime, Owner, Past, Use};
 pub use rollup::Sums;
@@ -54,7 +57,7 @@ fn cursor(connection: &Connection) -> rusqlite::Result<Cursor> {
 pub(super) fn append(connection: &Connection, rows: &[Row], cursor: Cursor) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger VALUES
-         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
+         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)
          ON CONFLICT (request_id) DO NOTHING",
     )?;
     let mut batch = rollup::Batch::default();
@@ -103,6 +106,7 @@ fn insert_row(insert: &mut rusqlite::CachedStatement<'_>, row: &Row) -> rusqlite
         row.timing.ttft_ms.map(integer),
         integer(row.timing.total_ms),
         row.stream,
+        attempts_json(&row.attempt_log),
     ])?;
     Ok(changed == 1)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row as SqlRow};
 
-use super::super::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource, picos, unsigned};
+use super::super::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource, picos, read_attempts, unsigned};
 use super::Filter;
 use crate::id::{KeyId, RequestId, TenantId};
 use crate::units::UnixMs;
@@ -76,6 +76,7 @@ fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         status: row.get(10)?,
         error_code: row.get::<_, Option<String>>(11)?.map(Cow::Owned),
         attempts: row.get(12)?,
+        attempt_log: row.get_ref(28)?.as_str_or_null()?.map(read_attempts).unwrap_or_default(),
         tokens: Tokens {
             input: count(13)?,
             cached_input: count(14)?,
