@@ -16,6 +16,7 @@ mod scrape;
 mod settings;
 mod supervisor;
 mod tls;
+mod traces;
 mod upgrade;
 
 pub use settings::{Settings, unsupported};
@@ -39,7 +40,7 @@ use crate::metering::{self, Meter};
 use crate::proxy::door::Closing;
 use crate::proxy::{Active, Budget, Gateway, McpDoor, Refusals};
 use crate::store::{self, Store};
-use crate::telemetry::{RequestLog, Requests};
+use crate::telemetry::{RequestLog, Requests, Traces};
 use crate::upstreams::{self, Upstreams};
 use life::Life;
 use reload::{ForTheApi, Reloader};
@@ -87,6 +88,9 @@ pub enum StartError {
     /// An upgrade has failed half-way, and the store is another process's. This one came after serving; a new start may do better.
     #[error("{0}")]
     Orphaned(String),
+    /// Traces cannot be sent as the configuration has it.
+    #[error("cannot trace: {0}")]
+    Traces(String),
     /// The system gives no thread or no signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -159,7 +163,12 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 
     let readiness = Readiness::default();
     let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
-    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
+    let certificates: Vec<_> = [("data", data_certificate), ("management", management_certificate)]
+        .into_iter()
+        .filter_map(|(listener, certificate)| Some((listener, certificate?)))
+        .collect();
+    let followed = certificates.iter().map(|(_, certificate)| certificate.clone()).collect();
+    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone(), certificates);
     let router = management::router(
         Arc::clone(&store),
         &floors,
@@ -199,9 +208,7 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
         Closing { stops, ends },
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
-    management_runtime.spawn(tls::follow(
-        [data_certificate, management_certificate].into_iter().flatten().collect(),
-    ));
+    management_runtime.spawn(tls::follow(followed));
     readiness.set(true);
     ready(listening);
     supervisor::ready(listening);
@@ -241,6 +248,7 @@ struct Floors {
     refusals: Arc<Refusals>,
     requests: Arc<Requests>,
     request_log: RequestLog,
+    traces: Traces,
     hasher: KeyHasher,
     predecessor: Arc<Predecessor>,
 }
@@ -316,6 +324,7 @@ impl Floors {
             refusals: Arc::default(),
             requests,
             request_log,
+            traces: traces::start(settings)?,
             hasher: settings.hasher.clone(),
             predecessor: Arc::default(),
         })
@@ -332,6 +341,7 @@ impl Floors {
             budget: Arc::clone(&self.budget),
             refusals: Arc::clone(&self.refusals),
             request_log: self.request_log.clone(),
+            traces: self.traces.clone(),
             limits: Arc::clone(&self.limits),
             failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),

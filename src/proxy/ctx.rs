@@ -14,6 +14,7 @@ use super::mcp::Call;
 use super::placement::Placement;
 use super::replay::Home;
 use super::rescue::Fault;
+use super::trace::Trace;
 use crate::answers::{CacheStatus, Leader, Saved};
 use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
@@ -55,6 +56,8 @@ pub struct RequestCtx {
     pub(super) cors: Option<HeaderValue>,
     /// The client's session while the replay stands in its place.
     pub(super) home: Option<Home>,
+    /// What its spans will tell.
+    pub(super) trace: Trace,
     /// Why the request ended badly, if it did.
     pub(super) fault: Option<Fault>,
     /// The status the client got.
@@ -143,6 +146,7 @@ impl RequestCtx {
             attempts: Attempts::default(),
             cors: None,
             home: None,
+            trace: Trace::new(),
             fault: None,
             status: 0,
         }

@@ -25,6 +25,9 @@ const CUT_WITHIN: Duration = Duration::from_millis(500);
 /// How long the ledger's last rows get to reach the store.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long the last spans get to reach the collector. A trace is worth no more: a process that is to end must end.
+const TRACES_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long a connection may stay without a request after an upgrade. Whatever it asks within that time is served, and its last:
 /// a connection that is closed then has been idle for longer.
 const IDLE_FOR: Duration = Duration::from_secs(60);
@@ -82,6 +85,7 @@ impl Life {
                 }
                 // The last: with it the heir knows that nothing comes any more.
                 drop(estate);
+                self.flush_traces();
                 management.shutdown_timeout(CUT_WITHIN);
                 Ok(())
             }
@@ -89,6 +93,7 @@ impl Life {
                 if !self.floors.meter.flush(FLUSH_WITHIN) {
                     warn!("the ledger's last rows stay in the spool until the next start");
                 }
+                self.flush_traces();
                 let closed = self.management.close(Duration::ZERO);
                 let _ = management.block_on(async { tokio::time::timeout(CUT_WITHIN, closed).await });
                 management.shutdown_timeout(CUT_WITHIN);
@@ -97,6 +102,12 @@ impl Life {
                     End::Stop | End::HandedOver(_) => Ok(()),
                 }
             }
+        }
+    }
+
+    fn flush_traces(&self) {
+        if !self.floors.traces.flush(TRACES_WITHIN) {
+            warn!("the collector did not take the last traces in time");
         }
     }
 

@@ -114,8 +114,12 @@ families! {
     CONFIG_OK: Gauge "obleth_config_last_reload_successful" [] "Whether the configuration file was applied when it was last read";
     CONFIG_OK_AT: Gauge "obleth_config_last_reload_success_timestamp_seconds" [] "When the configuration file was last applied, in Unix time";
     CONFIG_RESTART: Gauge "obleth_config_restart_required" [] "Settings in the file that differ from those in force and need a restart";
+    CERTIFICATE_OK: Gauge "obleth_certificate_last_reload_successful" ["listener"] "Whether a listener's TLS certificate could be used when its files were last read";
+    CERTIFICATE_ENDS: Gauge "obleth_certificate_expiry_timestamp_seconds" ["listener"] "When the TLS certificate in force on a listener ends, in Unix time";
 
     REQUEST_LOG_DROPPED: Counter "obleth_request_log_dropped" [] "Lines of the request log that were left out, since it was not read fast enough";
+    TRACES_EXPORTED: Counter "obleth_traces_exported" [] "Traced requests whose spans the collector took";
+    TRACES_DROPPED: Counter "obleth_traces_dropped" ["reason"] "Traced requests whose spans are lost: queue_full, not_taken by the collector";
     PROCESS_CPU: Counter "process_cpu_seconds" [] "Processor time of the process";
     PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Memory of the process";
     PROCESS_FDS: Gauge "process_open_fds" [] "File descriptors that are open";

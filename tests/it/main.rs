@@ -20,10 +20,13 @@
 //! | `placement` | `session` and `prefix` against engines with a prefix cache |
 //! | `capacity` | `max_in_flight: auto` against engines of three kinds |
 //! | `tls` | TLS to upstreams: names, authorities, client certificates, HTTP/2 (feature `tls`) |
+//! | `traces` | what an OpenTelemetry collector is sent, and what upstreams are told of a trace (feature `otel`) |
 //! | `liars` | upstreams that lie about lengths, heads, tokens and answers |
 //! | `limits` | quotas and budgets |
 //! | `clock` | a wall clock that jumps by hours moves no window |
 //! | `crowds` | clients that hold connections open and do nothing |
+//! | `http2` | HTTP/2 from clients: streams beside each other, and floods of frames |
+//! | `secured` | TLS at both doors: HTTP/1.1 and 2, certificates renewed under load, handshakes that do not come (feature `tls`) |
 //! | `mcp` | MCP servers: what passes, who is refused, whose sessions, whose slots |
 //! | `durability` | what was acknowledged outlives `kill -9`, rows of requests too |
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
@@ -53,6 +56,7 @@ mod engines;
 mod fair_share;
 mod faults;
 mod heads;
+mod http2;
 mod ledger;
 mod liars;
 mod limits;
@@ -65,10 +69,14 @@ mod readme;
 mod refusals;
 mod reloads;
 mod replay;
+#[cfg(feature = "tls")]
+mod secured;
 mod streams;
 mod supervisor;
 mod support;
 mod tidy;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 mod upgrade;

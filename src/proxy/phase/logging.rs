@@ -12,7 +12,7 @@ use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::mcp;
 use super::super::rescue::Fault;
-use super::super::{Gateway, cached, ms, replay};
+use super::super::{Gateway, cached, ms, replay, trace};
 use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
 use crate::telemetry::Line;
@@ -67,6 +67,7 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
             row.attempt_log = ctx.attempts.finish(last, ctx.born);
         }
     }
+    trace::tell(gateway, session, ctx);
     if let Some(work) = &mut ctx.work {
         settle(gateway, work, spent, &ctx.principal, ended_well);
     }

@@ -23,6 +23,7 @@ use crate::upstreams::{ConnectFailure, Outcome};
 
 pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
     attempts::unconnected(ctx, &error);
+    ctx.trace.attempt_failed(&error);
     if ctx.mcp.is_some() {
         return mcp::upward::fail_to_connect(gateway, ctx, error);
     }
@@ -46,6 +47,9 @@ pub(in crate::proxy) fn error_while_proxy(
     reused: bool,
 ) -> Box<Error> {
     attempts::failed(ctx, &error, reused);
+    if ctx.fault.is_none() && *error.esource() == ErrorSource::Upstream {
+        ctx.trace.attempt_failed(&error);
+    }
     if ctx.mcp.is_some() {
         let late = Late::of(&error).is_some();
         return mcp::upward::error_while_proxy(ctx, error, late);

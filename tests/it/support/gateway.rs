@@ -15,7 +15,7 @@ use super::process::Process;
 
 const STORE: &str = "obleth.db";
 const LOG: &str = "log";
-const TOKEN: &str = "a-token-of-the-integration-tests";
+pub(crate) const TOKEN: &str = "a-token-of-the-integration-tests";
 
 /// The settings half of a file.
 fn bootstrap(scratch: &TempDir, threads: u32) -> String {
@@ -63,11 +63,17 @@ impl Gateway {
 
     /// Starts one with further flags whose log goes to a file.
     pub(crate) fn start_logged(flags: &[&str]) -> Self {
+        Self::start_logged_with(flags, &[])
+    }
+
+    /// The same, with further environment.
+    pub(crate) fn start_logged_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let scratch = TempDir::new().unwrap();
         let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let log = std::fs::File::create(scratch.path().join(LOG)).unwrap();
-        let process = serve(&scratch, &flags, &[], log.into());
-        Self::running(process, scratch, flags, Vec::new())
+        let process = serve(&scratch, &flags, &env, log.into());
+        Self::running(process, scratch, flags, env)
     }
 
     /// Starts one by the name of a program, with further environment, whose log goes to a file.
