@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use pingora::apps::HttpServerOptions;
 use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 
@@ -34,13 +33,13 @@ pub(super) struct Service {
     pub(super) door: proxy::door::Bounds,
 }
 
-/// Runs the data plane until `shutdown` says so. Returns when nothing more is accepted; requests that run go on.
+/// Runs the data plane until `closing` says so; requests that run go on.
 pub(super) async fn run(
     gateway: Gateway,
     listener: TcpListener,
     service: Service,
     tls: Option<Acceptor>,
-    shutdown: ShutdownWatch,
+    closing: proxy::door::Closing,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -61,6 +60,6 @@ pub(super) async fn run(
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_send_buffer_size(H2_SEND_BUFFER);
     app.h2_options = Some(h2);
-    proxy::door::serve(listener, Arc::new(app), service.door, tls, shutdown).await;
+    proxy::door::serve(listener, Arc::new(app), service.door, tls, closing).await;
     Ok(())
 }

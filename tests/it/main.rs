@@ -32,6 +32,7 @@
 //! | `ledger` | rows, sums, bills and clients agree, whatever goes wrong on the way |
 //! | `pace` | how long operators wait while clients keep the gateway busy |
 //! | `supervisor` | what systemd is told |
+//! | `upgrade` | SIGQUIT: the next process takes over, and no client notices |
 //! | `faults` | upstreams that die, panics, shutdown: what was taken is given back |
 
 #![expect(
@@ -78,3 +79,4 @@ mod tidy;
 mod tls;
 #[cfg(feature = "otel")]
 mod traces;
+mod upgrade;

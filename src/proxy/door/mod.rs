@@ -65,12 +65,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The least time between two lines of log about connections that were turned away.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `stops` is true or its sender is gone; TLS only, if `tls` is there. Then nothing more is accepted and idle connections are closed; requests
-/// that run go on.
-pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, tls: Option<Acceptor>, mut stops: ShutdownWatch)
+/// How the door is told to close.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// Nothing more is accepted, and the next request on a connection is its last: HTTP/1.1 is answered `Connection: close`,
+    /// HTTP/2 is told to go away.
+    pub stops: ShutdownWatch,
+    /// Connections without a request are closed.
+    pub ends: ShutdownWatch,
+}
+
+/// Serves until `stops` is true or its sender is gone; TLS only, if `tls` is there. Returns when `ends` says so, too, or when
+/// there are no connections any more; requests that run go on.
+pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, tls: Option<Acceptor>, closing: Closing)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let Closing { mut stops, mut ends } = closing;
     let places = Places::new(bounds.connections, bounds.per_address);
     let (full, mut failed) = (Arc::<Mutex<Complaint>>::default(), Complaint::default());
     loop {
@@ -97,6 +108,11 @@ where
         }
     }
     drop(listener);
+    tokio::select! {
+        biased;
+        _ = ends.wait_for(|end| *end) => {}
+        () = places.are_empty() => {}
+    }
     app.http_cleanup().await;
 }
 

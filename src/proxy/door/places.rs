@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ pub(super) struct Places {
     limit: usize,
     per_address: usize,
     state: Mutex<State>,
+    /// Told when the last one has gone.
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,7 @@ impl Places {
             limit: limit.max(1),
             per_address: if per_address == 0 { usize::MAX } else { per_address },
             state: Mutex::default(),
+            emptied: Notify::new(),
         })
     }
 
@@ -90,6 +94,19 @@ impl Places {
     /// With those that have been asked to leave and have not gone yet.
     fn most(&self) -> usize {
         self.limit + self.limit / 8 + 1
+    }
+
+    /// Resolves when nobody is there.
+    pub(super) async fn are_empty(&self) {
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            // Listening before looking.
+            emptied.as_mut().enable();
+            if self.state.lock().seats.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Asks whoever waits longest to leave.
@@ -207,6 +224,9 @@ impl Drop for Place {
             state.waiting.remove(&turn);
         }
         state.forget_one_of(seat.network);
+        if state.seats.is_empty() {
+            self.places.emptied.notify_waiters();
+        }
     }
 }
 

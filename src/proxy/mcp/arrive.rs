@@ -79,7 +79,7 @@ pub(in crate::proxy) async fn decide(
         row.model = Named::server(server);
     }
     let (mut call, asked, (body, hold)) = what(gateway, session, principal, server, path.rest).await?;
-    let spent = spend(gateway, principal, &mut call);
+    let spent = spend(gateway, principal, &mut call).await;
     if let Some(row) = bill.row()
         && let Some(tool) = asked.as_ref().and_then(Asked::tool)
     {
@@ -237,14 +237,14 @@ fn opened(gateway: &Gateway, session: &Session, principal: &Principal, server: &
 }
 
 /// At what cost: a request of the key's and the tenant's, and no tokens.
-fn spend(gateway: &Gateway, principal: &Principal, call: &mut Call) -> Result<(), Fault> {
+async fn spend(gateway: &Gateway, principal: &Principal, call: &mut Call) -> Result<(), Fault> {
     let ask = limits::Ask {
         input_tokens: 0,
         max_tokens: Some(0),
         learned_output: 0,
         cost_estimate: PicoUsd(0),
     };
-    call.lease.reserve(reserve(gateway, principal, &ask)?);
+    call.lease.reserve(reserve(gateway, principal, &ask).await?);
     Ok(())
 }
 

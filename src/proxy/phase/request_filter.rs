@@ -121,7 +121,7 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
         body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &Extras::default());
         work.body_len = body.len();
     }
-    let spent = spend(gateway, principal, work);
+    let spent = spend(gateway, principal, work).await;
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     spent?;
     ctx.trace.enter(Step::Queue);
@@ -260,7 +260,7 @@ fn serves(model: &Model, route: Route) -> bool {
 }
 
 /// May it spend: requests, tokens and budget of the key and of its tenant, all or nothing, before it may queue.
-fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
+async fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
     let input = estimate::input_tokens(work.parsed.text_bytes);
     let learned = gateway
         .limits
@@ -280,21 +280,23 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
         learned_output: learned,
         cost_estimate: expected.cost(&prices).total(),
     };
-    let reservation = reserve(gateway, principal, &ask)?;
+    let reservation = reserve(gateway, principal, &ask).await?;
     work.lease.reserve(reservation, input, work.parsed.max_tokens, prices);
     Ok(())
 }
 
 /// Takes what is asked of the limits of the key and its tenant.
-pub(in crate::proxy) fn reserve(gateway: &Gateway, principal: &Principal, ask: &limits::Ask) -> Result<Reservation, Fault> {
+pub(in crate::proxy) async fn reserve(gateway: &Gateway, principal: &Principal, ask: &limits::Ask) -> Result<Reservation, Fault> {
     let now = gateway.limits.now();
     let reserved = gateway
         .limits
-        .reserve(principal, ask, now, gateway.limits.calendar(wall_now(), now));
+        .obtain(principal, ask, now, gateway.limits.calendar(wall_now(), now))
+        .await;
     reserved.map_err(|exceeded| match exceeded {
         Exceeded::Rate { retry_after, scope } => Fault::RateLimited { retry_after, scope },
         Exceeded::TooLarge => Fault::ExceedsQuota,
         Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
+        Exceeded::Elsewhere => Fault::ShuttingDown,
         // Deleted between authentication and this step.
         Exceeded::Gone => Fault::InvalidKey,
     })
