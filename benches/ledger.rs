@@ -58,6 +58,7 @@ fn row(intent: &Intent) -> Row {
         status: 200,
         error_code: None,
         attempts: 1,
+        attempt_log: Box::default(),
         tokens: Tokens {
             input: 240,
             cached_input: 0,

@@ -47,6 +47,7 @@ fn row(random: &mut StdRng, at: i64, people: &[(TenantId, KeyId)], models: &[Arc
         status: 200,
         error_code: None,
         attempts: 1,
+        attempt_log: Box::default(),
         tokens: Tokens {
             input: random.random_range(10..2_000),
             cached_input: 0,

@@ -1,12 +1,13 @@
 //! The roof: builds the floors bottom-up, opens the doors, and takes it all down again.
 //!
 //! The gateway owns its start and its end. Pingora's own server would sleep through the whole grace period after a
-//! SIGTERM; here the process ends within a second of its last request.
+//! SIGTERM; here the process ends within a second of its last request (`life`), or hands over to the next one (`upgrade`).
 
 mod data_plane;
 mod descriptors;
 mod drain;
 mod ledger;
+mod life;
 mod management;
 mod observe;
 mod process;
@@ -15,16 +16,18 @@ mod scrape;
 mod settings;
 mod supervisor;
 mod tls;
+mod traces;
+mod upgrade;
 
 pub use settings::{Settings, unsupported};
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::{self, Readiness};
 use crate::admission::Admission;
@@ -34,21 +37,18 @@ use crate::config;
 use crate::credential::KeyHasher;
 use crate::limits::{self, Failures, Limits};
 use crate::metering::{self, Meter};
+use crate::proxy::door::Closing;
 use crate::proxy::{Active, Budget, Gateway, McpDoor, Refusals};
 use crate::store::{self, Store};
-use crate::telemetry::{RequestLog, Requests};
+use crate::telemetry::{RequestLog, Requests, Traces};
 use crate::upstreams::{self, Upstreams};
+use life::Life;
 use reload::{ForTheApi, Reloader};
 use scrape::Scrape;
+use upgrade::{Inheritance, Management, Predecessor};
 
 /// Threads of the management API: operators are few, and must never slow the data plane.
 const MANAGEMENT_THREADS: usize = 2;
-
-/// How long tasks that were cut get to be dropped before the process ends without them.
-const CUT_WITHIN: Duration = Duration::from_millis(500);
-
-/// How long the ledger's last rows get to reach the store.
-const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// Why the gateway did not start. Each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,15 @@ pub enum StartError {
     /// The admin token cannot be used.
     #[error(transparent)]
     AdminToken(admin::UnusableToken),
+    /// There is nothing to take over from the process that started this one.
+    #[error("cannot take over from the process before: {0}")]
+    Upgrade(String),
+    /// An upgrade has failed half-way, and the store is another process's. This one came after serving; a new start may do better.
+    #[error("{0}")]
+    Orphaned(String),
+    /// Traces cannot be sent as the configuration has it.
+    #[error("cannot trace: {0}")]
+    Traces(String),
     /// The system gives no thread or no signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -113,8 +122,15 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     }
     let boot = settings.boot();
     let shares = descriptors::Shares::of(boot.limits.max_connections);
-    let data = bind(boot.server.listen)?;
-    let management = bind(boot.admin.listen)?;
+    let mut inheritance = Inheritance::from_environment()?;
+    let mut listener = |address| {
+        inheritance
+            .as_mut()
+            .and_then(|inheritance| inheritance.socket(address))
+            .map_or_else(|| bind(address), Ok)
+    };
+    let data = listener(boot.server.listen)?;
+    let management = listener(boot.admin.listen)?;
     let (data_tls, management_tls) = (
         secured(&boot.server.tls, &["h2", "http/1.1"])?,
         secured(&boot.admin.tls, &["http/1.1"])?,
@@ -129,11 +145,16 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
     let (management_tls, management_certificate) = management_tls.unzip();
     let doors = [listening.data, listening.management];
 
-    let (store, _) = Store::open(store::Options {
+    let options = store::Options {
         sealing_key: settings.encryption_key,
         max_in_flight: settings.max_in_flight(),
         ..store::Options::new(&boot.store.path)
-    })?;
+    };
+    if let Some(inheritance) = &mut inheritance {
+        Store::examine(&options)?;
+        inheritance.await_store()?;
+    }
+    let (store, _) = Store::open(options)?;
     let management_runtime = runtime("management", MANAGEMENT_THREADS)?;
     let reloader = Reloader::new(Arc::clone(&store), settings);
     reloader.start(&settings.file, management_runtime.handle())?;
@@ -142,62 +163,74 @@ pub fn run(settings: &Settings, ready: impl FnOnce(Listening)) -> Result<(), Sta
 
     let readiness = Readiness::default();
     let configuration = Arc::new(ForTheApi(Arc::clone(&reloader)));
-    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone());
-    let router = management::router(store, &floors, settings, doors, readiness.clone(), configuration, scrape)?;
-    let (stop_management, management_stops) = watch::channel(false);
-    let management = management_runtime.spawn(management::run(
+    let certificates: Vec<_> = [("data", data_certificate), ("management", management_certificate)]
+        .into_iter()
+        .filter_map(|(listener, certificate)| Some((listener, certificate?)))
+        .collect();
+    let followed = certificates.iter().map(|(_, certificate)| certificate.clone()).collect();
+    let scrape = Scrape::of(&floors, Arc::clone(&store), Arc::clone(&reloader), readiness.clone(), certificates);
+    let router = management::router(
+        Arc::clone(&store),
+        &floors,
+        settings,
+        doors,
+        readiness.clone(),
+        configuration,
+        scrape,
+    )?;
+    let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
+    let signals = data_runtime.block_on(async { drain::Signals::take() })?;
+    let inherited = match inheritance {
+        Some(inheritance) => inheritance.take_over(&floors, data_runtime.handle())?,
+        None => false,
+    };
+    if !inherited {
+        ledger::remember(&store, &floors.limits)?;
+    }
+    let management = Management::open(
         management,
         router,
         shares.operators,
         management_tls,
-        management_stops,
-    ));
-
-    let data_runtime = runtime("data-plane", threads(boot.server.threads))?;
-    let mut signals = data_runtime.block_on(async { drain::Signals::take() })?;
-    let (stop_data, data_stops) = watch::channel(false);
-    let data = data_runtime.spawn(data_plane::run(
+        management_runtime.handle().clone(),
+    )?;
+    let (stop_data, stops) = watch::channel(false);
+    let (end_data, ends) = watch::channel(false);
+    let serving = data_runtime.spawn(data_plane::run(
         floors.gateway(settings, listening.data),
-        data,
+        data.try_clone()?,
         data_plane::Service {
             threads: threads(boot.server.threads),
             kept_connections: shares.kept,
             door: settings.door(shares.clients),
         },
         data_tls,
-        data_stops,
+        Closing { stops, ends },
     ));
     let following = reloader.follow(settings.file.digest(), &management_runtime)?;
-    management_runtime.spawn(tls::follow(
-        [data_certificate, management_certificate].into_iter().flatten().collect(),
-    ));
+    management_runtime.spawn(tls::follow(followed));
     readiness.set(true);
     ready(listening);
     supervisor::ready(listening);
     data_runtime.spawn(supervisor::lives(management_runtime.handle().clone()));
     info!(data = %listening.data, management = %listening.management, "listening");
 
-    data_runtime.block_on(async {
-        signals.stop().await;
-        readiness.set(false);
-        supervisor::stopping(settings.drain_timeout());
-        drop(following);
-        // A receiver that is gone has stopped already.
-        let _ = stop_data.send(true);
-        floors.admission.shut_down();
-        floors.active.close();
-        floors.mcp_slots.shut_down();
-        drain::last_requests(&floors.active, settings.drain_timeout(), &mut signals).await;
-    });
-    data.abort();
-    data_runtime.shutdown_timeout(CUT_WITHIN);
-    if !floors.meter.flush(FLUSH_WITHIN) {
-        warn!("the ledger's last rows stay in the spool until the next start");
+    Life {
+        floors,
+        store,
+        reloader,
+        readiness,
+        management,
+        following,
+        data,
+        serving,
+        stop_data,
+        end_data,
+        signals,
+        configured: [boot.server.listen, boot.admin.listen],
+        drain_timeout: settings.drain_timeout(),
     }
-    let _ = stop_management.send(true);
-    let _ = management_runtime.block_on(async { tokio::time::timeout(CUT_WITHIN, management).await });
-    management_runtime.shutdown_timeout(CUT_WITHIN);
-    Ok(())
+    .live(data_runtime, management_runtime)
 }
 
 /// The engines, and what they share.
@@ -215,7 +248,9 @@ struct Floors {
     refusals: Arc<Refusals>,
     requests: Arc<Requests>,
     request_log: RequestLog,
+    traces: Traces,
     hasher: KeyHasher,
+    predecessor: Arc<Predecessor>,
 }
 
 /// Failed authentications at each door; a flood at one must not damp the other.
@@ -271,7 +306,7 @@ impl Floors {
         let live = Arc::new(live);
         let request_log = RequestLog::start(settings.request_log())?;
         let observer = observe::rows(Arc::clone(&requests), request_log.clone(), Arc::clone(&live));
-        let meter = ledger::open(settings, store, &limits, observer)?;
+        let meter = ledger::open(settings, store, observer)?;
         Ok(Self {
             live,
             admission,
@@ -289,7 +324,9 @@ impl Floors {
             refusals: Arc::default(),
             requests,
             request_log,
+            traces: traces::start(settings)?,
             hasher: settings.hasher.clone(),
+            predecessor: Arc::default(),
         })
     }
 
@@ -304,6 +341,7 @@ impl Floors {
             budget: Arc::clone(&self.budget),
             refusals: Arc::clone(&self.refusals),
             request_log: self.request_log.clone(),
+            traces: self.traces.clone(),
             limits: Arc::clone(&self.limits),
             failures: Arc::clone(&self.failures.data),
             answers: Arc::clone(&self.answers),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A value outside the range of its type. `Display` is fit to be shown to the person who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an integer from {min} to {max}")]
@@ -56,10 +58,10 @@ impl fmt::Display for Weight {
 }
 
 /// Money in pico-dollars (10⁻¹² USD): exact for prices of at most twelve decimals, never a float.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct PicoUsd(pub u128);
 
 /// A point of wall-clock time in Unix milliseconds. Only for what people and ledgers read: waits, windows and deadlines
 /// run on monotonic time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct UnixMs(pub i64);

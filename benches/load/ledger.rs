@@ -40,6 +40,7 @@ pub(crate) fn append(rows: usize) {
             status: 200,
             error_code: None,
             attempts: 1,
+            attempt_log: Box::default(),
             tokens: Tokens {
                 input: random.random_range(10..2_000),
                 cached_input: 0,

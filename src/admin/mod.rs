@@ -60,7 +60,7 @@ pub use desk::{CacheSize, CacheSizes, LastUsed, PurgeCache};
 pub use health::Readiness;
 pub use metrics::Metrics;
 pub use openapi::document;
-pub use serve::{Bounds, serve};
+pub use serve::{Bounds, Door, serve};
 
 use crate::admission::Admission;
 use crate::catalog::Live;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -59,23 +61,35 @@ pub(super) type Acceptor = std::sync::Arc<std::convert::Infallible>;
 /// How long to wait after the system refused a connection (out of file descriptors, for instance).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is true or its sender is gone; TLS only, if `tls` is there. Then finishes the running requests.
-pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, tls: Option<Acceptor>, mut shutdown: watch::Receiver<bool>) {
+/// Whether the door is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Door {
+    /// It is.
+    #[default]
+    Open,
+    /// It is about to close: every answer says that its connection closes after it.
+    Closing,
+    /// Nobody comes in, and connections without a request are closed.
+    Closed,
+}
+
+/// Serves until `door` is closed or its sender is gone; TLS only, if `tls` is there. Then finishes the running requests.
+pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, tls: Option<Acceptor>, mut door: watch::Receiver<Door>) {
     let places = Arc::new(Semaphore::new(bounds.connections));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            _ = door.wait_for(|door| *door == Door::Closed) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
             Ok((stream, peer, place)) => {
-                let (router, shutdown, tls) = (router.clone(), shutdown.clone(), tls.clone());
+                let (router, door, tls) = (router.clone(), door.clone(), tls.clone());
                 connections.spawn(async move {
                     // Requests on it are bounded by the envelope, heads by hyper; an error is the client's going away.
-                    if let Err(error) = attend(stream, peer, router, bounds, tls, shutdown).await {
+                    if let Err(error) = attend(stream, peer, router, bounds, tls, door).await {
                         tracing::debug!(%peer, %error, "management connection broke off");
                     }
                     drop(place);
@@ -107,13 +121,13 @@ async fn attend(
     router: Router,
     bounds: Bounds,
     tls: Option<Acceptor>,
-    shutdown: watch::Receiver<bool>,
+    door: watch::Receiver<Door>,
 ) -> Result<(), hyper::Error> {
     match tls {
-        None => connection(stream, peer, router, bounds, shutdown).await,
+        None => connection(stream, peer, router, bounds, door).await,
         #[cfg(feature = "tls")]
         Some(tls) => match tokio::time::timeout(bounds.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => connection(stream, peer, router, bounds, shutdown).await,
+            Ok(Ok(stream)) => connection(stream, peer, router, bounds, door).await,
             // Who cannot agree on TLS, or takes too long, is not served.
             Ok(Err(_)) | Err(_) => Ok(()),
         },
@@ -127,11 +141,21 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     bounds: Bounds,
-    mut shutdown: watch::Receiver<bool>,
+    mut door: watch::Receiver<Door>,
 ) -> Result<(), hyper::Error> {
+    let seen = door.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        router.clone().oneshot(request)
+        let (answer, seen) = (router.clone().oneshot(request), seen.clone());
+        async move {
+            let mut answer = answer.await;
+            if let Ok(answer) = &mut answer
+                && *seen.borrow() != Door::Open
+            {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -142,7 +166,7 @@ async fn connection(
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        _ = shutdown.wait_for(|stop| *stop) => {}
+        _ = door.wait_for(|door| *door == Door::Closed) => {}
     }
     connection.as_mut().graceful_shutdown();
     connection.await

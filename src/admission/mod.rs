@@ -18,6 +18,10 @@
 //! Only the place frees its box, so an event always finds it. Wakers are called after the lock is released. The scheduler
 //! drops its tickets by itself (deadline, deleted tenant), the permit by `leave`; a generation makes a second time a no-op.
 //!
+//! # Two processes
+//!
+//! In an upgrade the slots go to the next process while this one's requests go on (`heir`, here; `estate`, there).
+//!
 //! # Lock order
 //!
 //! `applied` (one [`apply`](Admission::apply) at a time) before `inner`; the bell's own lock is taken under neither. No lock
@@ -26,29 +30,33 @@
 mod ask;
 mod clock;
 mod directory;
+mod estate;
 mod follow;
+mod heir;
 mod mailbox;
 mod permit;
 mod place;
 mod settings;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use ask::{Ask, Refusal};
+pub use estate::{Answer, Estate};
+pub use heir::{Heir, Parting, Reply, Tell};
 pub use permit::Permit;
 pub use settings::Settings;
 
 use crate::id::{McpServerId, ModelId};
-use crate::scheduler::{Entered, Grant, Handle, Leave, Refused, Request, Scheduler, Snapshot, Standing, TicketIx};
+use crate::scheduler::{Entered, Grant, Handle, Leave, Moment, Refused, Request, Scheduler, Snapshot, Standing, TicketIx};
 use clock::{Bell, Clock};
 use directory::Directory;
 use follow::Applied;
 use mailbox::{Mail, Mailboxes, Wakes};
-use place::Place;
+use place::{Ended, Place};
 
 /// Counts for people and probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +79,8 @@ pub struct Admission {
     bell: Arc<Bell>,
     /// Whose slots it hands out.
     slots: Slots,
+    /// The longest that anybody waits.
+    queue_timeout: Duration,
 }
 
 /// Whose slots an admission hands out. Each kind has a queue of its own: a call of a tool takes no model's slot.
@@ -88,6 +98,8 @@ struct Inner {
     scheduler: Scheduler,
     mailboxes: Mailboxes,
     shut: bool,
+    /// Who hands out the slots, if this process does not any more.
+    heir: Option<Arc<Heir>>,
     /// The clock thread sleeps and must be rung when somebody begins to wait.
     clock_sleeps: bool,
 }
@@ -98,10 +110,12 @@ pub const fn slots_of(server: &McpServerId) -> ModelId {
     ModelId::from_bytes(*server.as_bytes())
 }
 
-/// A request that entered: it runs, or waits.
+/// A request that entered: it runs, or waits, or has to ask elsewhere.
 enum Entry {
     Permit(Permit),
     Place(Place),
+    /// Its slot is the heir's to give.
+    Heirs(Arc<Heir>),
 }
 
 /// Mailboxes kept in memory after a flood.
@@ -131,10 +145,12 @@ impl Admission {
     fn with_clock(settings: &Settings, clock: Clock, slots: Slots) -> Self {
         Self {
             slots,
+            queue_timeout: settings.queue_timeout,
             inner: Mutex::new(Inner {
                 scheduler: Scheduler::new(settings.scheduler()),
                 mailboxes: Mailboxes::new(),
                 shut: false,
+                heir: None,
                 clock_sleeps: true,
             }),
             directory: ArcSwap::default(),
@@ -149,9 +165,24 @@ impl Admission {
     /// # Errors
     /// See [`Refusal`]. A refusal has taken nothing.
     pub async fn admit(self: &Arc<Self>, ask: Ask) -> Result<Permit, Refusal> {
-        match self.enter(&ask)? {
-            Entry::Permit(permit) => Ok(permit),
-            Entry::Place(place) => place.await,
+        let place = match self.enter(&ask)? {
+            Entry::Permit(permit) => return Ok(permit),
+            Entry::Place(place) => place,
+            Entry::Heirs(heir) => return heir.ask(ask).await,
+        };
+        let began = Instant::now();
+        match place.await {
+            Ok(permit) => Ok(permit),
+            Err(Ended::Refused(refusal)) => Err(refusal),
+            Err(Ended::HandedOver(heir)) => {
+                let waited = began.elapsed();
+                let patience = ask.patience.unwrap_or(self.queue_timeout).min(self.queue_timeout);
+                let ask = Ask {
+                    patience: Some(patience.saturating_sub(waited)),
+                    ..ask
+                };
+                heir.ask(ask).await.map(|permit| permit.after(began.elapsed()))
+            }
         }
     }
 
@@ -190,6 +221,9 @@ impl Admission {
         let mut inner = self.inner.lock();
         if inner.shut {
             return Err(Refusal::ShuttingDown);
+        }
+        if let Some(heir) = &inner.heir {
+            return Ok(Entry::Heirs(Arc::clone(heir)));
         }
         if let Some(grant) = inner.scheduler.enter_at_once(&request) {
             drop(inner);
@@ -252,7 +286,7 @@ impl Admission {
     fn leave(&self, ticket: Handle<TicketIx>, how: Leave) {
         let now = self.clock.now();
         let mut inner = self.inner.lock();
-        let ran = inner.scheduler.leave(ticket, how, now);
+        let ran = inner.leave(ticket, how, now);
         debug_assert!(ran, "a permit is given back once");
         self.release(inner);
     }
@@ -288,6 +322,17 @@ impl Admission {
             drop(inner);
             wakes.wake();
         }
+    }
+}
+
+impl Inner {
+    /// Running => gone. An heir is told of it.
+    fn leave(&mut self, ticket: Handle<TicketIx>, how: Leave, now: Moment) -> bool {
+        if let Some(heir) = &self.heir {
+            let ticket = ticket.number();
+            heir.told(Parting::Leaves { ticket, how });
+        }
+        self.scheduler.leave(ticket, how, now)
     }
 }
 

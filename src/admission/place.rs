@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::mailbox::Mail;
-use super::{Admission, Inner, Permit, Refusal};
+use super::{Admission, Heir, Permit, Refusal};
 use crate::scheduler::Leave;
 
 /// Resolves to a permit. Dropping it leaves the queue.
@@ -25,8 +25,17 @@ impl Place {
     }
 }
 
+/// Why a place led to no permit.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// There is none.
+    Refused(Refusal),
+    /// Another process hands them out now.
+    HandedOver(Arc<Heir>),
+}
+
 impl Future for Place {
-    type Output = Result<Permit, Refusal>;
+    type Output = Result<Permit, Ended>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let place = &mut *self;
@@ -44,13 +53,13 @@ impl Future for Place {
             return Poll::Pending;
         }
         place.mailbox = None;
-        let (mail, shut) = (inner.mailboxes.try_remove(mailbox), inner.shut);
+        let (mail, shut, heir) = (inner.mailboxes.try_remove(mailbox), inner.shut, inner.heir.clone());
         drop(inner);
         Poll::Ready(match mail {
             Some(Mail::Granted(grant)) => Ok(Permit::new(Arc::clone(&place.admission), grant)),
-            Some(Mail::Expired { waited, retry_after }) => Err(Refusal::TimedOut { retry_after, waited }),
-            Some(Mail::Dismissed) if !shut => Err(Refusal::UnknownTenant),
-            Some(Mail::Dismissed | Mail::Waiting { .. }) | None => Err(Refusal::ShuttingDown),
+            Some(Mail::Expired { waited, retry_after }) => Err(Ended::Refused(Refusal::TimedOut { retry_after, waited })),
+            Some(Mail::Dismissed) if !shut => Err(heir.map_or(Ended::Refused(Refusal::UnknownTenant), Ended::HandedOver)),
+            Some(Mail::Dismissed | Mail::Waiting { .. }) | None => Err(Ended::Refused(Refusal::ShuttingDown)),
         })
     }
 }
@@ -60,16 +69,15 @@ impl Drop for Place {
         let Some(mailbox) = self.mailbox else { return };
         let now = self.admission.clock.now();
         let mut inner = self.admission.inner.lock();
-        let Inner { scheduler, mailboxes, .. } = &mut *inner;
         // The waker in it is dropped after the lock is released, for the same reason.
-        let mail = mailboxes.try_remove(mailbox);
+        let mail = inner.mailboxes.try_remove(mailbox);
         match &mail {
             Some(Mail::Waiting { ticket, .. }) => {
-                let waited = scheduler.cancel(*ticket);
+                let waited = inner.scheduler.cancel(*ticket);
                 debug_assert!(waited, "a box in waiting has a queued ticket");
             }
             Some(Mail::Granted(grant)) => {
-                let ran = scheduler.leave(grant.ticket, Leave::Unused, now);
+                let ran = inner.leave(grant.ticket, Leave::Unused, now);
                 debug_assert!(ran, "a granted ticket runs");
             }
             Some(Mail::Expired { .. } | Mail::Dismissed) | None => {}

@@ -16,7 +16,8 @@ use std::sync::Arc;
 pub use live::Live;
 pub use noun::{
     ApiKey, Budget, BudgetPeriod, CacheMode, CachePolicy, CacheScope, Credential, Digest, Endpoint, Engine, Group, LoadBalancing,
-    ManagedBy, McpServer, Model, ModelCapacity, ModelType, Protocol, Provenance, Retired, Supports, Tenant, TenantStatus, Timeouts, Tls,
+    ManagedBy, McpServer, Model, ModelCapacity, ModelType, Protocol, Provenance, RETRIES_MAX, Retired, Supports, Tenant, TenantStatus,
+    Timeouts, Tls,
 };
 use table::Sharded;
 pub use table::{Difference, Table};

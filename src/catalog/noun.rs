@@ -10,6 +10,9 @@ use crate::id::{KeyId, McpServerId, ModelId, TenantId};
 use crate::pricing::Prices;
 use crate::units::{PicoUsd, UnixMs, Weight};
 
+/// How often an attempt may be repeated at most, whatever the operator says.
+pub const RETRIES_MAX: u8 = 10;
+
 /// SHA-256 of a key's secret, or HMAC-SHA-256 under the pepper.
 pub type Digest = [u8; 32];
 
@@ -428,7 +431,7 @@ pub struct Model {
     pub load_balancing: LoadBalancing,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// How often a failed attempt is repeated.
+    /// How often a failed attempt is repeated; at most [`RETRIES_MAX`].
     pub max_retries: u8,
     /// Whether a POST that may have been executed can be sent again.
     pub retry_after_dispatch: bool,

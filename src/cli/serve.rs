@@ -23,7 +23,8 @@ use crate::server::{self, Listening, Settings, StartError};
 ///
 /// OBLETH_ADMIN_TOKEN, or OBLETH_ADMIN_TOKEN_FILE, must be set. OBLETH_API_KEY_PEPPER and OBLETH_ENCRYPTION_KEY (64
 /// hexadecimal digits), or files of theirs, may be. Prints `obleth listening data=http://… management=http://…` once it
-/// serves; SIGHUP reads the file again; SIGTERM and SIGINT drain it, a second one cuts.
+/// serves; SIGHUP reads the file again; SIGTERM and SIGINT drain it, a second one cuts; SIGQUIT hands over to the program
+/// that stands under its name by then.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// The configuration file; followed while the gateway runs
@@ -148,6 +149,8 @@ pub(super) fn run(flags: &Flags) -> anyhow::Result<()> {
     }
     match server::run(&settings, announce) {
         Err(StartError::Configuration(faults)) => Err(FaultyFile(faults).into()),
+        // It has served, and may again when it is started anew.
+        Err(orphaned @ StartError::Orphaned(_)) => Err(orphaned.into()),
         done => done.map_err(|wrong| BadSetUp(wrong.to_string()).into()),
     }
 }
@@ -201,7 +204,12 @@ fn without_huge_pages() {
         return;
     }
     if let Ok(program) = env::current_exe() {
+        let mut command = Command::new(program);
+        if let Some(name) = env::args_os().next() {
+            // An upgrade goes by the name that the program was started by: it may lead elsewhere by then.
+            command.arg0(name);
+        }
         // It returns only if it failed, and then more memory is the worst of it.
-        let _ = Command::new(program).args(env::args_os().skip(1)).env(REFUSAL, "0").exec();
+        let _ = command.args(env::args_os().skip(1)).env(REFUSAL, "0").exec();
     }
 }

@@ -188,7 +188,7 @@ fn is_pointer(text: &str) -> bool {
 }
 
 /// `env:NAME` or `file:/PATH`. The gateway's own variables hold its secrets, which are nothing for an upstream.
-fn is_reference(text: &str) -> bool {
+pub(super) fn is_reference(text: &str) -> bool {
     match text.split_once(':') {
         Some(("env", name)) => {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::access::is_reference;
+use super::settings::Ratio;
 use super::wire::Wire;
 use crate::pricing;
 use crate::units::UnixMs;
@@ -25,6 +27,10 @@ pub(super) enum Kind {
     Word(&'static [&'static str]),
     /// Dollars.
     Money,
+    /// A part of a whole, from 0 to 1.
+    Ratio,
+    /// Where a secret stands, never the secret.
+    Reference,
     /// A point of time.
     Moment,
     /// An address to listen on.
@@ -78,6 +84,11 @@ impl Kind {
             let amount = pricing::parse(&number).map_err(|error| error.to_string())?;
             return Ok(amount.show());
         }
+        if let (Self::Ratio, Some(number)) = (self, scalar.number())
+            && let Some(ratio) = Ratio::parse(&number)
+        {
+            return Ok(ratio.show());
+        }
         self.canonical(scalar).ok_or_else(|| format!("must be {}", self.must_be()))
     }
 
@@ -114,7 +125,15 @@ impl Kind {
                 .whole()
                 .filter(|number| (1..=max).contains(number))
                 .map(|number| json!(number)),
-            Self::Money | Self::Set(..) | Self::Labels | Self::Credential | Self::Endpoints | Self::Upstream | Self::Secret => None,
+            Self::Reference => text.filter(|text| is_reference(text)).map(|text| json!(text)),
+            Self::Ratio
+            | Self::Money
+            | Self::Set(..)
+            | Self::Labels
+            | Self::Credential
+            | Self::Endpoints
+            | Self::Upstream
+            | Self::Secret => None,
         }
     }
 
@@ -127,6 +146,8 @@ impl Kind {
             Self::Prose(max) => format!("text of at most {max} characters"),
             Self::Word(words) => format!("one of {}", words.join(", ")),
             Self::Money => "an amount of dollars, not negative, as a number or decimal text of at most 12 decimals".to_owned(),
+            Self::Ratio => "a number from 0 to 1 of at most 6 decimals".to_owned(),
+            Self::Reference => "env:NAME (not the gateway's own) or file:/PATH; the secret itself does not belong here".to_owned(),
             Self::Moment => "a time as in RFC 3339, in quotes, like \"2027-01-31T12:00:00Z\"".to_owned(),
             Self::Listen => "an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned(),
             Self::Path => "a path".to_owned(),

@@ -49,8 +49,8 @@ pub use merge::{Adoption, merge};
 pub use plan::{Change, FieldChange, Notice, Plan};
 pub use reference::{Entry, reference};
 pub use settings::{
-    Admin, Ledger, Limits, ListenerTls, Log, LogFormat, LogLevel, MAX_IN_FLIGHT_DEFAULT, Metrics, RequestLog, Scheduler, Server, Settings,
-    Store, TenantLabel, WhenFull,
+    Admin, Ledger, Limits, ListenerTls, Log, LogFormat, LogLevel, MAX_IN_FLIGHT_DEFAULT, Metrics, Ratio, RequestLog, Scheduler, Server,
+    Settings, Store, TenantLabel, Traces, WhenFull,
 };
 pub use watch::{Pace, Watch, watch};
 

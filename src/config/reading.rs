@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value};
 
 use super::Context;
-use super::environment::expand;
+use super::environment::{expand, sole_reference};
 use super::fault::{At, Faults};
 use super::field::{Field, Vault};
 use super::kind::{Kind, Scalar};
@@ -111,6 +111,7 @@ impl Reading<'_> {
             Kind::Set(item, max) => self.set(*item, max, node, path),
             Kind::Labels => self.labels(node, path),
             Kind::Credential => self.credential(node, path),
+            Kind::Reference => self.reference(node, path),
             kind => {
                 let scalar = self.scalar(node, path)?;
                 match kind.judge(&scalar) {
@@ -119,6 +120,20 @@ impl Reading<'_> {
                     Err(message) => self.fault(node, path, message),
                 }
             }
+        }
+    }
+
+    /// Where a secret stands. `${env:NAME}` is the same as `env:NAME` here: what it stands for is looked up when it is needed.
+    fn reference(&mut self, node: &Node, path: &str) -> Option<Value> {
+        let scalar = match &node.shape {
+            Shape::Text(text) => {
+                sole_reference(text).map_or_else(|| self.scalar(node, path), |inside| Some(Scalar::Text(inside.to_owned())))
+            }
+            _ => self.scalar(node, path),
+        };
+        match Kind::Reference.judge(&scalar?) {
+            Ok(value) => Some(value),
+            Err(message) => self.fault(node, path, message),
         }
     }
 

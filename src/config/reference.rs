@@ -19,6 +19,10 @@ pub struct Entry {
     pub accepts: String,
     /// Its default as JSON; `None` where it is required or one of several ways.
     pub default: Option<String>,
+    /// Whether it must be given.
+    pub required: bool,
+    /// Whether a reload applies it; settings wait for a restart.
+    pub live: bool,
     /// The environment variable that wins over the file: settings and the capacity.
     pub variable: Option<String>,
 }
@@ -28,6 +32,7 @@ pub struct Entry {
 pub fn reference() -> Vec<Entry> {
     let defaults = Settings::default();
     let settings = settings::FIELDS.iter().map(|field| Entry {
+        live: false,
         variable: Some(variable(field.name)),
         ..entry(field.name.to_owned(), field.kind, Some(&(field.get)(&defaults)))
     });
@@ -43,11 +48,12 @@ pub fn reference() -> Vec<Entry> {
     noun::<Model>(&mut entries, Model::LIST);
     for (name, kind, default) in ENDPOINT_FIELDS {
         let default = default.map_or(Value::Null, Value::from);
-        entries.push(entry(
-            format!("models[].endpoints[].{name}"),
-            *kind,
-            (*name != "url").then_some(&default),
-        ));
+        let path = format!("models[].endpoints[].{name}");
+        entries.push(if *name == "url" {
+            required(path, *kind)
+        } else {
+            entry(path, *kind, Some(&default))
+        });
     }
     noun::<McpServer>(&mut entries, McpServer::LIST);
     entries
@@ -55,7 +61,7 @@ pub fn reference() -> Vec<Entry> {
 
 fn noun<N: Noun>(entries: &mut Vec<Entry>, list: &str) {
     let blank = N::blank("");
-    entries.push(entry(format!("{list}[].{}", N::NAME), N::NAME_KIND, None));
+    entries.push(required(format!("{list}[].{}", N::NAME), N::NAME_KIND));
     for field in N::fields() {
         entries.extend(field_entries(list, field, &blank));
     }
@@ -64,12 +70,15 @@ fn noun<N: Noun>(entries: &mut Vec<Entry>, list: &str) {
 fn field_entries<N>(list: &str, field: &Field<N>, blank: &N) -> Vec<Entry> {
     let path = |name: &str| format!("{list}[].{name}");
     let parts: &[(&str, Kind)] = match field.kind {
+        Kind::Upstream => {
+            let url = required(path("upstream_url"), Kind::Url);
+            return vec![url, entry(path("auth_header"), Kind::Credential, Some(&Value::Null))];
+        }
         Kind::Endpoints => &[
             ("api_base", Kind::Url),
             ("api_key", Kind::Credential),
             ("endpoints", Kind::Endpoints),
         ],
-        Kind::Upstream => &[("upstream_url", Kind::Url), ("auth_header", Kind::Credential)],
         Kind::Secret => &[
             ("secret", Kind::Secret),
             ("secret_hash", Kind::Line(64, 64)),
@@ -85,6 +94,15 @@ fn entry(path: String, kind: Kind, default: Option<&Value>) -> Entry {
         path,
         accepts: kind.must_be(),
         default: default.map(ToString::to_string),
+        required: false,
+        live: true,
         variable: None,
+    }
+}
+
+fn required(path: String, kind: Kind) -> Entry {
+    Entry {
+        required: true,
+        ..entry(path, kind, None)
     }
 }

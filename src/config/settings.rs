@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use url::Url;
+
 use super::field::{Field, field};
 use super::kind::Kind;
 use crate::catalog::Word;
@@ -124,7 +126,7 @@ pub struct Limits {
     pub header_timeout_ms: u64,
     /// How long its body may take, in milliseconds.
     pub body_timeout_ms: u64,
-    /// Client connections at once.
+    /// Client connections at once, and requests beside others on one of HTTP/2.
     pub max_connections: u32,
     /// Of them from one address (of IPv6, from one /64); 0 is no bound of its own.
     pub max_connections_per_address: u32,
@@ -163,6 +165,54 @@ pub struct Metrics {
     pub open: bool,
 }
 
+/// A part of a whole, from 0 to 1 in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    /// All of it.
+    pub const ALL: Self = Self(Self::MILLION);
+    const MILLION: u32 = 1_000_000;
+
+    /// In millionths.
+    #[must_use]
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// Reads a decimal like `0.25`, of at most six decimals.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (ones, decimals) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !matches!(ones, "0" | "1") || decimals.len() > 6 || !digits(decimals) {
+            return None;
+        }
+        let millionths: u32 = format!("{ones}{decimals:0<6}").parse().ok()?;
+        (millionths <= Self::MILLION).then_some(Self(millionths))
+    }
+
+    /// The shortest that [`parse`](Self::parse) reads as the same.
+    pub(super) fn format(self) -> String {
+        let text = format!("{}.{:06}", self.0 / Self::MILLION, self.0 % Self::MILLION);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
+/// OpenTelemetry traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector's base address.
+    pub endpoint: Option<Url>,
+    /// Where its headers stand: `env:NAME` or `file:PATH`, never they themselves.
+    pub headers: Option<String>,
+    /// How many of the traces that begin here are recorded.
+    pub sample_ratio: Ratio,
+    /// Requests whose spans may wait to be sent.
+    pub max_queued: u32,
+    /// How long the collector may take for a batch, in milliseconds.
+    pub timeout_ms: u64,
+}
+
 /// All bootstrap settings, with the defaults of the management API's part C.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -184,6 +234,8 @@ pub struct Settings {
     pub log: Log,
     /// `/metrics`.
     pub metrics: Metrics,
+    /// OpenTelemetry traces.
+    pub traces: Traces,
 }
 
 impl Default for Settings {
@@ -227,6 +279,13 @@ impl Default for Settings {
                 max_tenants: 1_000,
                 open: false,
             },
+            traces: Traces {
+                endpoint: None,
+                headers: None,
+                sample_ratio: Ratio::ALL,
+                max_queued: 4_096,
+                timeout_ms: 10_000,
+            },
         }
     }
 }
@@ -249,6 +308,9 @@ impl Settings {
 
 /// A day: longer waits are mistakes.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A minute: by then a collector has had its chance.
+const MINUTE_MS: u64 = 60 * 1000;
 
 /// Every bootstrap setting by its path, section by section.
 pub(super) static FIELDS: &[Field<Settings>] = &[
@@ -280,6 +342,11 @@ pub(super) static FIELDS: &[Field<Settings>] = &[
     field!("metrics.tenant_label": Kind::Word(TenantLabel::NAMES) => metrics.tenant_label),
     field!("metrics.max_tenants": Kind::Whole(1, 100_000) => metrics.max_tenants),
     field!("metrics.open": Kind::Flag => metrics.open),
+    field!("traces.endpoint": Kind::Url => traces.endpoint),
+    field!("traces.headers": Kind::Reference => traces.headers),
+    field!("traces.sample_ratio": Kind::Ratio => traces.sample_ratio),
+    field!("traces.max_queued": Kind::Whole(1, 1_000_000) => traces.max_queued),
+    field!("traces.timeout_ms": Kind::Whole(1, MINUTE_MS) => traces.timeout_ms),
 ];
 
 /// The sections, in the order they are written.
@@ -293,4 +360,5 @@ pub(super) const SECTIONS: &[&str] = &[
     "egress",
     "log",
     "metrics",
+    "traces",
 ];

@@ -6,6 +6,7 @@ mod exporting;
 mod merging;
 mod random;
 mod reading;
+mod referring;
 mod watching;
 
 use std::collections::HashMap;

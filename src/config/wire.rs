@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::settings::{LogFormat, LogLevel, RequestLog, TenantLabel, WhenFull};
+use super::settings::{LogFormat, LogLevel, Ratio, RequestLog, TenantLabel, WhenFull};
 use crate::catalog::{ModelCapacity, Word, words};
 use crate::egress;
 use crate::pricing;
@@ -118,6 +118,16 @@ impl Wire for PicoUsd {
 
     fn take(value: &Value) -> Option<Self> {
         pricing::parse(value.as_str()?).ok()
+    }
+}
+
+impl Wire for Ratio {
+    fn show(&self) -> Value {
+        Value::String(self.format())
+    }
+
+    fn take(value: &Value) -> Option<Self> {
+        Self::parse(value.as_str()?)
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::shared::{AtomicU64, Mutex};
 use super::show::Unit;
 use crate::catalog::{ApiKey, Budget, BudgetPeriod, Tenant};
@@ -13,7 +15,7 @@ use crate::quota::estimate::{self, ExceedsQuota};
 use crate::quota::{Cap, Moment, Period, Rate, Spent, Window};
 
 /// How much to take of each bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Amounts {
     pub(super) requests: u64,
     pub(super) tokens: u64,
@@ -122,6 +124,11 @@ impl Bucket {
         self.mark.update(Ordering::Relaxed, Ordering::Relaxed, |mark| {
             self.rate.charge_past(mark, amount, ago, now)
         });
+    }
+
+    /// How much of it is used: more than its size while in debt.
+    pub(super) fn used(&self, now: Moment) -> u64 {
+        self.mark.load(Ordering::Relaxed).saturating_sub(self.rate.reached(now))
     }
 
     pub(super) fn window(&self, now: Moment) -> Window {

@@ -15,7 +15,9 @@
 
 mod account;
 mod calendar;
+mod estate;
 mod failures;
+mod heir;
 mod past;
 mod reservation;
 mod shared;
@@ -28,8 +30,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
+pub use estate::{Answer, Estate};
 pub use failures::{Failures, TooMany};
+pub use heir::{Correction, Heir, Parting, Reply, Standing, Tell};
 pub use reservation::{Actual, Reservation};
 pub use show::{RateView, Scope, Subject, Unit};
 
@@ -49,7 +54,7 @@ pub struct Settings {
 }
 
 /// What a request would use, as far as it can be told beforehand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Estimated input ([`estimate::input_tokens`]).
     pub input_tokens: u64,
@@ -62,7 +67,7 @@ pub struct Ask {
 }
 
 /// Why a request may not queue. It has taken nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Exceeded {
     /// Requests or tokens of this minute are used up.
     #[error("the {scope} limit is used up for {retry_after:?}")]
@@ -81,6 +86,9 @@ pub enum Exceeded {
         /// Time to the end of the period; `None` is for ever.
         reset_after: Option<Duration>,
     },
+    /// The limits were handed over to a process that is gone.
+    #[error("the gateway is shutting down")]
+    Elsewhere,
     /// The key left the catalog after it was authenticated.
     #[error("the key is gone")]
     Gone,
@@ -104,6 +112,8 @@ pub struct Limits {
 
 #[derive(Debug, Default)]
 struct Records {
+    /// Who keeps the limits, if this process does not any more.
+    heir: Option<Arc<Heir>>,
     tenant_table: Table<TenantId, Tenant>,
     key_table: Table<KeyId, ApiKey>,
     tenants: HashMap<TenantId, Arc<TenantRecord>>,
@@ -176,7 +186,15 @@ impl Limits {
     /// # Errors
     /// [`Exceeded`]; nothing is taken then.
     pub fn reserve(self: &Arc<Self>, who: &Principal, ask: &Ask, now: Moment, wall: UnixMs) -> Result<Reservation, Exceeded> {
-        let record = self.records.load().keys.get(&who.key.id).map(Arc::clone).ok_or(Exceeded::Gone)?;
+        self.reserve_of(&self.records.load(), &who.key.id, ask, now, wall)
+    }
+
+    /// [`reserve`](Self::reserve) by records that are held until it is done.
+    fn reserve_of(self: &Arc<Self>, records: &Records, key: &KeyId, ask: &Ask, now: Moment, wall: UnixMs) -> Result<Reservation, Exceeded> {
+        if records.heir.is_some() {
+            return Err(Exceeded::Elsewhere);
+        }
+        let record = records.keys.get(key).map(Arc::clone).ok_or(Exceeded::Gone)?;
         let output = estimate::output_tokens(ask.max_tokens, ask.learned_output);
         let want = |account: &Account| account.wanted(ask.input_tokens, output);
         let amounts = match (want(&record.account), want(&record.tenant.account)) {
@@ -311,6 +329,7 @@ impl Records {
             Some((key.id, record))
         });
         Self {
+            heir: self.heir.clone(),
             keys: keys.collect(),
             tenants,
             tenant_table: catalog.tenants().clone(),

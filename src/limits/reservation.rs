@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::account::{Account, Amounts};
+use super::heir::{Correction, HeirsShare, Parting};
 use super::show::{Scope, Subject, Unit};
 use super::{KeyRecord, Limits};
 use crate::quota::{Exhausted, Held, Moment, Sum};
 use crate::units::{PicoUsd, UnixMs};
 
 /// What a request really used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Actual {
     /// Input tokens.
     pub input: u64,
@@ -31,11 +34,13 @@ pub struct Reservation {
     key: Share,
     tenant: Share,
     wall: UnixMs,
+    /// What was taken elsewhere, since the limits were handed over; nothing was taken here then.
+    elsewhere: Option<HeirsShare>,
 }
 
 /// What was taken of one account.
-#[derive(Debug, Default)]
-struct Share {
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Share {
     taken: Amounts,
     held: Option<Held>,
 }
@@ -48,7 +53,14 @@ impl Reservation {
             key: Share::default(),
             tenant: Share::default(),
             wall,
+            elsewhere: None,
         }
+    }
+
+    pub(super) fn of_heir(limits: Arc<Limits>, record: Arc<KeyRecord>, share: HeirsShare, wall: UnixMs) -> Self {
+        let mut reservation = Self::empty(limits, record, wall);
+        reservation.elsewhere = Some(share);
+        reservation
     }
 
     /// Takes from the buckets in order; stops at the first that refuses. What was taken is in `self`, to be dropped.
@@ -79,8 +91,27 @@ impl Reservation {
     /// Empties both shares, in reverse order. A second call finds nothing to do but would count `actual` again, so only
     /// `settle_at` passes one.
     fn finish(&mut self, actual: Actual, now: Moment, keeps_request: bool) {
+        if let Some(mut share) = self.elsewhere.take() {
+            share.end(keeps_request.then_some(actual));
+            return;
+        }
         // By the limits now in force: an old one has run on at its old speed, and would charge a changed bucket with that.
         let records = self.limits.records.load();
+        if let Some(heir) = &records.heir {
+            let (of_key, of_tenant) = (std::mem::take(&mut self.key), std::mem::take(&mut self.tenant));
+            if keeps_request || of_key != Share::default() || of_tenant != Share::default() {
+                heir.told(Parting::Corrects(Box::new(Correction {
+                    key: self.record.source.id,
+                    tenant: self.record.source.tenant_id,
+                    of_key,
+                    of_tenant,
+                    actual,
+                    keeps_request,
+                    wall: self.wall,
+                })));
+            }
+            return;
+        }
         let record = records.keys.get(&self.record.source.id).unwrap_or(&self.record);
         for (share, account) in [(&mut self.tenant, &record.tenant.account), (&mut self.key, &record.account)] {
             share.finish(account, actual, keeps_request, now, self.wall);
@@ -115,7 +146,12 @@ impl Share {
         Ok(())
     }
 
-    fn finish(&mut self, account: &Account, actual: Actual, keeps_request: bool, now: Moment, wall: UnixMs) {
+    /// What it holds of the budget.
+    pub(super) fn held(&self) -> Option<Sum> {
+        self.held.as_ref().map(Held::sum)
+    }
+
+    pub(super) fn finish(&mut self, account: &Account, actual: Actual, keeps_request: bool, now: Moment, wall: UnixMs) {
         let taken = std::mem::take(&mut self.taken);
         let used = actual.input.saturating_add(actual.output);
         let used_sum = Sum {

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::account::Bucket;
 use super::{KeyRecord, Limits};
 use crate::id::TenantId;
 use crate::quota::{Moment, Window};
 
 /// Whose limit it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     /// The key's own.
     Key,
@@ -17,7 +19,7 @@ pub enum Subject {
 }
 
 /// What it limits, per minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     /// Requests.
     Requests,
@@ -26,7 +28,7 @@ pub enum Unit {
 }
 
 /// One limit. `Display` is fit for the client: `key's tokens-per-minute`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// Whose.
     pub subject: Subject,

@@ -1,4 +1,6 @@
 //! Limits under threads, and across changes of the catalog.
+mod handing_over;
+
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

@@ -9,6 +9,18 @@ pub enum Dialect {
     Anthropic,
 }
 
+impl Dialect {
+    /// What is spoken under a path, also where it leads nowhere.
+    #[must_use]
+    pub fn of_path(path: &str) -> Self {
+        if path.starts_with("/v1/messages") {
+            Self::Anthropic
+        } else {
+            Self::Openai
+        }
+    }
+}
+
 macro_rules! routes {
     ($($(#[$doc:meta])* $name:ident $path:literal;)*) => {
         /// A route that works for a client: every `POST` that is forwarded, and nothing else is.

@@ -3,13 +3,14 @@
 //! A frame is a length and a CRC-32 (IEEE), four bytes each, little-endian, and so many bytes of payload: the record's
 //! kind, then its fields in a fixed order. Integers are LEB128 varints, texts a varint length and UTF-8. There is no
 //! version in a frame: segments carry one in their name's extension (`spool`), and a process reads only what its own or an
-//! equal one wrote, since a spool is empty after a clean stop.
+//! equal one wrote, since a spool is empty after a clean stop. What was added later has a kind of its own, so that segments
+//! from before are read as ever; who does not know the kind takes such a record for damage.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ticket::{Delivered, Intent};
-use super::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
+use super::{ATTEMPTS_MAX, Attempt, AttemptOutcome, CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
 use crate::id::RequestId;
 use crate::units::{PicoUsd, UnixMs};
 
@@ -19,11 +20,14 @@ pub(super) const HEADER: usize = 8;
 /// The longest text that is kept; longer ones are cut.
 const TEXT_MAX: usize = 2_048;
 
+/// The same of an endpoint in a log of attempts: a host name of 253 characters and a port.
+const LABEL_MAX: usize = 264;
+
 /// No payload is longer: a length above it is damage.
 pub(super) const PAYLOAD_MAX: usize = 16_384;
 
-// Six texts, and less than a kilobyte of the rest.
-const _: () = assert!(6 * (TEXT_MAX + 2) + 1_024 < PAYLOAD_MAX);
+// Six texts, a log of attempts, and less than half a kilobyte of the rest.
+const _: () = assert!(6 * (TEXT_MAX + 2) + ATTEMPTS_MAX * (LABEL_MAX + 16) + 512 < PAYLOAD_MAX);
 
 /// A record to be written.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ const INTENT: u8 = 1;
 const PROGRESS: u8 = 2;
 const SETTLE: u8 = 3;
 const CARRIED: u8 = 4;
+/// A settled row with the log of its attempts; without one it is a [`SETTLE`].
+const SETTLE_LOGGED: u8 = 5;
 
 /// The record's frame.
 pub(super) fn frame(record: &Record<'_>) -> Vec<u8> {
@@ -70,8 +76,12 @@ pub(super) fn frame(record: &Record<'_>) -> Vec<u8> {
             out.delivered(delivered);
         }
         Record::Settle(row) => {
-            out.0.push(SETTLE);
+            let logged = !row.attempt_log.is_empty();
+            out.0.push(if logged { SETTLE_LOGGED } else { SETTLE });
             out.row(row);
+            if logged {
+                out.attempts(&row.attempt_log);
+            }
         }
         Record::Carried(intent, delivered) => {
             out.0.push(CARRIED);
@@ -127,6 +137,11 @@ fn decode(payload: &[u8]) -> Option<Read> {
         INTENT => Read::Intent(fields.intent()?),
         PROGRESS => Read::Progress(RequestId::from_bytes(fields.id()?), fields.delivered()?),
         SETTLE => Read::Settle(fields.row()?),
+        SETTLE_LOGGED => {
+            let mut row = fields.row()?;
+            row.attempt_log = fields.attempts()?;
+            Read::Settle(row)
+        }
         CARRIED => Read::Carried(fields.intent()?, fields.delivered()?),
         _ => return None,
     };
@@ -150,7 +165,11 @@ impl Out {
     }
 
     fn text(&mut self, text: &str) {
-        let text = &text[..text.floor_char_boundary(TEXT_MAX)];
+        self.short_text(text, TEXT_MAX);
+    }
+
+    fn short_text(&mut self, text: &str, max: usize) {
+        let text = &text[..text.floor_char_boundary(max)];
         self.number(text.len() as u64);
         self.0.extend_from_slice(text.as_bytes());
     }
@@ -209,6 +228,19 @@ impl Out {
         self.0.push(u8::from(timing.ttft_ms.is_some()));
         self.number(timing.ttft_ms.unwrap_or(0));
         self.number(timing.total_ms);
+    }
+
+    fn attempts(&mut self, log: &[Attempt]) {
+        let log = &log[..log.len().min(ATTEMPTS_MAX)];
+        self.number(log.len() as u64);
+        for attempt in log {
+            self.short_text(&attempt.endpoint, LABEL_MAX);
+            self.0.push(attempt.outcome as u8);
+            // No status is 0.
+            for number in [u32::from(attempt.status.unwrap_or(0)), attempt.start_ms, attempt.duration_ms] {
+                self.number(u64::from(number));
+            }
+        }
     }
 }
 
@@ -317,6 +349,7 @@ impl In<'_> {
             stream: self.byte()? != 0,
             status: u16::try_from(self.number()?).ok()?,
             attempts: u32::try_from(self.number()?).ok()?,
+            attempt_log: Box::default(),
             tokens: Tokens {
                 input: self.number()?,
                 cached_input: self.number()?,
@@ -341,5 +374,20 @@ impl In<'_> {
         row.timing.ttft_ms = has_ttft.then_some(ttft);
         row.timing.total_ms = self.number()?;
         Some(row)
+    }
+
+    fn attempts(&mut self) -> Option<Box<[Attempt]>> {
+        let count = usize::try_from(self.number()?).ok().filter(|count| *count <= ATTEMPTS_MAX)?;
+        (0..count)
+            .map(|_| {
+                Some(Attempt {
+                    endpoint: Arc::from(self.text()?),
+                    outcome: self.word(AttemptOutcome::ALL)?,
+                    status: Some(u16::try_from(self.number()?).ok()?).filter(|status| *status != 0),
+                    start_ms: u32::try_from(self.number()?).ok()?,
+                    duration_ms: u32::try_from(self.number()?).ok()?,
+                })
+            })
+            .collect()
     }
 }

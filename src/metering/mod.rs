@@ -20,10 +20,13 @@
 //! `spool` appends records (`codec`) to numbered segments; `mover` reads them back and moves rows to the store in batches
 //! (every 100 ms or 1 024 records), the cursor in the same transaction. A segment is deleted when all its rows are moved;
 //! intents still open in it are first carried into the newest segment. `recovery` is the same reading at start. A row that
-//! the store refuses for good is set aside (`aside`), damage is passed over: neither holds up what comes after it.
+//! the store refuses for good is set aside (`aside`), damage is passed over: neither holds up what comes after it. In an upgrade
+//! the ledger goes to the next process (`handover`), which reads along what this one's requests still write (`left`).
 
 mod aside;
 mod codec;
+mod handover;
+mod left;
 mod mover;
 mod recovery;
 mod sink;
@@ -41,8 +44,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-pub use crate::store::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource};
+pub use crate::store::ledger::{
+    ATTEMPTS_MAX, Attempt, AttemptOutcome, CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource, attempts_json,
+};
 pub use sink::Sink;
+pub use spool::EXTENSION as RECORDS;
 pub use ticket::{Intent, Ticket};
 
 use crate::store::Clock;
@@ -170,13 +176,22 @@ struct Shared {
     damaged: AtomicU64,
     aside: Aside,
     read_errors: Trouble,
+    /// What this process writes to since it has handed the ledger over.
+    own: Mutex<Option<left::Own>>,
 }
 
 /// The ledger's front. Dropping it moves what is spooled and ends the threads.
-#[derive(Debug)]
 pub struct Meter {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    settings: Settings,
+    sink: Arc<dyn Sink>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter").field("shared", &self.shared).finish_non_exhaustive()
+    }
 }
 
 impl Meter {
@@ -222,15 +237,31 @@ impl Meter {
             damaged: AtomicU64::new(recovered.damaged),
             aside: recovered.aside,
             read_errors: Trouble::default(),
+            own: Mutex::new(None),
         });
-        let mover = Mover::new(Arc::clone(&shared), sink, recovered.next_segment, settings);
-        let mut threads = Vec::new();
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        threads.push(spawn("ledger-move", Box::new(move || mover.run())).map_err(spool_error)?);
+        let mut mover = Mover::new(Arc::clone(&shared), Arc::clone(&sink), recovered.next_segment, settings);
+        mover.inherit()?;
         let syncing = Arc::clone(&shared);
-        threads.push(spawn("ledger-sync", Box::new(move || syncing.spool.sync_until_closed())).map_err(spool_error)?);
-        shared.progress.mover.set(threads[0].thread().clone()).ok();
-        Ok(Arc::new(Self { shared, threads }))
+        let meter = Self {
+            shared,
+            settings: settings.clone(),
+            sink,
+            threads: Mutex::default(),
+        };
+        meter.start(mover).map_err(spool_error)?;
+        let thread = std::thread::Builder::new().name("ledger-sync".to_owned());
+        let thread = thread.spawn(move || syncing.spool.sync_until_closed()).map_err(spool_error)?;
+        meter.threads.lock().push(thread);
+        Ok(Arc::new(meter))
+    }
+
+    /// Starts the moving thread.
+    fn start(&self, mover: Mover) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("ledger-move".to_owned());
+        let thread = thread.spawn(move || mover.run())?;
+        *self.shared.progress.mover.lock() = Some(thread.thread().clone());
+        self.threads.lock().push(thread);
+        Ok(())
     }
 
     /// Records that a request is about to be dispatched. Nobody may dispatch without the ticket.
@@ -301,7 +332,7 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.shared.progress.stop();
         self.shared.spool.close();
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.lock().drain(..) {
             // A thread that panicked has said so.
             let _ = thread.join();
         }

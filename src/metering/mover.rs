@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use tracing::warn;
 
 use super::aside::{self, Delivery};
 use super::codec::{self, Found, PAYLOAD_MAX, Read, Record};
+use super::handover::Parting;
+use super::left::Left;
 use super::ticket::{Delivered, Intent};
 use super::trouble::Trouble;
 use super::{Observer, Row, Settings, Shared, Sink, recovery, spool};
@@ -26,11 +28,11 @@ use crate::units::UnixMs;
 /// How long a row may lie in the spool before it is moved, and how many records make the mover come earlier. Larger batches
 /// write each page of the tables less often (at 10 000 requests/s the store's thread takes 10 µs a request with these, 14
 /// with 50 ms and 256 records); smaller ones keep changes of the configuration, which wait for the same thread, quick.
-const MOVE_EVERY: Duration = Duration::from_millis(100);
+pub(super) const MOVE_EVERY: Duration = Duration::from_millis(100);
 const MOVE_RECORDS: u64 = 1_024;
 
 /// The most rows per transaction, when the mover is behind.
-const BATCH_MAX: usize = 4_096;
+pub(super) const BATCH_MAX: usize = 4_096;
 
 /// How much is read at once.
 const CHUNK: usize = 1 << 20;
@@ -50,7 +52,7 @@ const DAY_MS: i64 = 86_400_000;
 /// How far the mover is; what others wait for.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    pub(super) mover: OnceLock<Thread>,
+    pub(super) mover: Mutex<Option<Thread>>,
     pub(super) rows: AtomicU64,
     pub(super) store_errors: Trouble,
     appended: AtomicU64,
@@ -58,6 +60,8 @@ pub(super) struct Progress {
     moved: Mutex<u64>,
     changed: Condvar,
     stopping: AtomicBool,
+    pub(super) parting: Mutex<Parting>,
+    pub(super) parted: Condvar,
 }
 
 impl Progress {
@@ -89,42 +93,46 @@ impl Progress {
         self.wake();
     }
 
-    fn wake(&self) {
-        if let Some(mover) = self.mover.get() {
+    pub(super) fn wake(&self) {
+        if let Some(mover) = &*self.mover.lock() {
             mover.unpark();
         }
     }
 }
 
 /// A request that was begun and not settled, and the segment that remembers it.
-struct Open {
-    intent: Intent,
-    delivered: Delivered,
-    segment: u64,
+pub(super) struct Open {
+    pub(super) intent: Intent,
+    pub(super) delivered: Delivered,
+    pub(super) segment: u64,
 }
 
 pub(super) struct Mover {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     sink: Arc<dyn Sink>,
-    dir: PathBuf,
-    clock: Clock,
-    observer: Observer,
+    pub(super) dir: PathBuf,
+    pub(super) clock: Clock,
+    pub(super) observer: Observer,
     retention_ms: i64,
     prune_at: Instant,
     /// Where it reads.
-    at: Cursor,
+    pub(super) at: Cursor,
     /// Where the store knows it to be.
     stored: Cursor,
     /// Whether it is passing over damage.
     in_damage: bool,
     /// How often in a row it could not read.
-    unreadable: u32,
+    pub(super) unreadable: u32,
     file: Option<File>,
+    /// Where reading ends for good; `None` is wherever the spool is.
+    pub(super) until: Option<(u64, u64)>,
+    /// What others left, and whom this process was before it took the ledger back.
+    pub(super) left: Vec<Left>,
     /// The oldest segment that is not deleted.
-    oldest: u64,
-    open: HashMap<RequestId, Open>,
+    pub(super) oldest: u64,
+    pub(super) open: HashMap<RequestId, Open>,
     /// Read, not yet in the store.
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// How much of what was appended they and what lies before them are.
     consumed: u64,
 }
@@ -144,6 +152,8 @@ impl Mover {
             in_damage: false,
             unreadable: 0,
             file: None,
+            until: None,
+            left: Vec::new(),
             oldest: segment,
             open: HashMap::new(),
             rows: Vec::new(),
@@ -158,7 +168,8 @@ impl Mover {
             // Told before the tail is: whatever is counted here lies before it, or waits in memory.
             let appended = self.shared.progress.appended.load(Ordering::Relaxed);
             let more_spooled = self.read_or_give_up();
-            let behind = self.take_waiting() || more_spooled;
+            let more_left = self.read_left();
+            let behind = self.take_waiting() || more_spooled || more_left;
             if !behind && self.unreadable == 0 {
                 // Records that were lost to damage are never counted.
                 self.consumed = self.consumed.max(appended);
@@ -166,6 +177,10 @@ impl Mover {
             let stored = self.store();
             if stored {
                 self.retire();
+                self.delete_left();
+            }
+            if stored && !behind && self.parts() {
+                break;
             }
             if stopping && (!stored || !behind) {
                 break self.leave();
@@ -179,7 +194,7 @@ impl Mover {
     }
 
     /// Reads what was appended; what cannot be read is given up after a while. Returns whether there is more.
-    fn read_or_give_up(&mut self) -> bool {
+    pub(super) fn read_or_give_up(&mut self) -> bool {
         let Err(error) = self.read() else {
             self.unreadable = 0;
             return self.rows.len() >= BATCH_MAX;
@@ -197,7 +212,7 @@ impl Mover {
 
     /// Reads what was appended, up to a batch.
     fn read(&mut self) -> io::Result<()> {
-        let (tail, tail_length) = self.shared.spool.tail();
+        let (tail, tail_length) = self.tail();
         let mut chunk = Vec::new();
         while self.rows.len() < BATCH_MAX {
             let last = self.at.segment == tail;
@@ -226,7 +241,11 @@ impl Mover {
                 // A record may begin near the end of what was read.
                 self.at.offset += (CHUNK - PAYLOAD_MAX - codec::HEADER) as u64;
             } else if last {
-                self.give_up();
+                // Only what was looked at: whole records may have come after it meanwhile. The next begins a new segment.
+                self.in_damage = true;
+                self.shared.spool.abandon(tail);
+                self.at.offset = tail_length;
+                self.leave_damage();
                 return Ok(());
             } else {
                 self.next_segment();
@@ -235,10 +254,15 @@ impl Mover {
         Ok(())
     }
 
-    /// Leaves the rest of a segment, which cannot be read.
+    /// Where reading ends now.
+    fn tail(&self) -> (u64, u64) {
+        self.until.unwrap_or_else(|| self.shared.spool.tail())
+    }
+
+    /// Leaves the rest of a segment whose file cannot be read.
     fn give_up(&mut self) {
         self.in_damage = true;
-        let (tail, tail_length) = self.shared.spool.tail();
+        let (tail, tail_length) = self.tail();
         if self.at.segment < tail {
             self.next_segment();
             return;
@@ -319,7 +343,7 @@ impl Mover {
     }
 
     /// Moves what was read to the store. Returns whether nothing is left.
-    fn store(&mut self) -> bool {
+    pub(super) fn store(&mut self) -> bool {
         let progress = &self.shared.progress;
         if !self.rows.is_empty() {
             let rows = std::mem::take(&mut self.rows);
@@ -362,7 +386,7 @@ impl Mover {
             if carried {
                 self.shared.spool.sync();
             }
-            match self.shared.spool.remove(self.oldest) {
+            match self.shared.spool.remove(&self.dir, self.oldest) {
                 Ok(()) => self.oldest += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.oldest += 1,
                 Err(error) => return self.cannot("a segment of the ledger's spool cannot be deleted", &error),
@@ -370,7 +394,7 @@ impl Mover {
         }
     }
 
-    fn cannot(&self, what: &str, error: &io::Error) {
+    pub(super) fn cannot(&self, what: &str, error: &io::Error) {
         if let Some(left_out) = self.shared.read_errors.again() {
             warn!(%error, left_out, "{what}");
         }
@@ -405,7 +429,7 @@ impl Mover {
         if all_moved {
             self.file = None;
             // What cannot be deleted is read again at the next start, and adds nothing.
-            let _ = self.shared.spool.remove(tail);
+            let _ = self.shared.spool.remove(&self.dir, tail);
         } else if !self.rows.is_empty() {
             self.shared.spool.sync();
         }

@@ -94,7 +94,7 @@ pub(super) fn recover(dir: &Path, sink: &dyn Sink) -> Result<Recovered, OpenErro
     })
 }
 
-fn note(open: &mut HashMap<RequestId, (Intent, Delivered)>, record: Read) -> Option<Row> {
+pub(super) fn note(open: &mut HashMap<RequestId, (Intent, Delivered)>, record: Read) -> Option<Row> {
     match record {
         Read::Intent(intent) => {
             open.insert(intent.request_id, (intent, Delivered::default()));

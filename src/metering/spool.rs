@@ -26,12 +26,11 @@ const SYNC_EVERY: Duration = Duration::from_millis(50);
 /// Room kept for the end of each open request: a row and some progress.
 const SETTLE_BYTES: u64 = 1_024;
 
-/// The version of the records' layout is in the names.
-const EXTENSION: &str = "spool1";
+/// The version of the records' layout is in the names of segments: what reads one reads no other.
+pub const EXTENSION: &str = "spool1";
 
 #[derive(Debug)]
 pub(super) struct Spool {
-    dir: PathBuf,
     segment_bytes: u64,
     bytes_max: u64,
     active: Mutex<Active>,
@@ -46,6 +45,7 @@ pub(super) struct Spool {
 
 #[derive(Debug)]
 struct Active {
+    dir: PathBuf,
     file: Arc<File>,
     segment: u64,
     length: u64,
@@ -87,10 +87,10 @@ impl Spool {
         let file = Arc::new(create(dir, segment)?);
         File::open(dir)?.sync_all()?;
         Ok(Self {
-            dir: dir.to_owned(),
             segment_bytes,
             bytes_max,
             active: Mutex::new(Active {
+                dir: dir.to_owned(),
                 file,
                 segment,
                 length: 0,
@@ -149,11 +149,11 @@ impl Spool {
         }
         if active.torn || (active.length > 0 && active.length + frame.len() as u64 > self.segment_bytes) {
             let next = active.segment + 1;
-            let file = Arc::new(create(&self.dir, next)?);
+            let file = Arc::new(create(&active.dir, next)?);
             let before = std::mem::replace(&mut active.file, file);
             active.unsynced.push(before);
             // The new name must survive a power failure, too.
-            active.unsynced.push(Arc::new(File::open(&self.dir)?));
+            active.unsynced.push(Arc::new(File::open(&active.dir)?));
             active.segment = next;
             active.length = 0;
             active.torn = false;
@@ -173,9 +173,24 @@ impl Spool {
         active.torn |= active.segment == segment;
     }
 
+    /// Goes on in another folder, with that segment. Returns where the records in the one before end.
+    pub(super) fn move_to(&self, dir: &Path, segment: u64) -> io::Result<(u64, u64)> {
+        let file = Arc::new(create(dir, segment)?);
+        File::open(dir)?.sync_all()?;
+        let mut active = self.active.lock();
+        let tail = (active.segment, active.length);
+        let before = std::mem::replace(&mut active.file, file);
+        active.unsynced.push(before);
+        dir.clone_into(&mut active.dir);
+        active.segment = segment;
+        active.length = 0;
+        active.torn = false;
+        Ok(tail)
+    }
+
     /// Deletes a segment that nobody needs.
-    pub(super) fn remove(&self, segment: u64) -> io::Result<()> {
-        let path = path(&self.dir, segment);
+    pub(super) fn remove(&self, dir: &Path, segment: u64) -> io::Result<()> {
+        let path = path(dir, segment);
         let size = path.metadata()?.len();
         std::fs::remove_file(path)?;
         // A torn end was never counted.

@@ -2,6 +2,7 @@
 mod codec;
 mod crash;
 mod faults;
+mod handing_over;
 
 use std::collections::HashMap;
 use std::path::Path;

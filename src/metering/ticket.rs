@@ -65,6 +65,7 @@ impl Intent {
             status: 500,
             error_code: Some(Cow::Borrowed("gateway_interrupted")),
             attempts: 1,
+            attempt_log: Box::default(),
             tokens: Tokens {
                 input: self.input_tokens,
                 output: delivered.tokens,

@@ -55,6 +55,7 @@ impl Bill {
             status: 500,
             error_code: Some(Cow::Borrowed("internal_error")),
             attempts: 0,
+            attempt_log: Box::default(),
             tokens: Tokens::default(),
             usage_source: UsageSource::None,
             charge: Charge::default(),

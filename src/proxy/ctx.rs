@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use super::active::Mark;
+use super::attempts::{Attempts, Present};
 use super::bill::Bill;
 use super::coding::Decoder;
 use super::lease::Lease;
@@ -13,6 +14,7 @@ use super::mcp::Call;
 use super::placement::Placement;
 use super::replay::Home;
 use super::rescue::Fault;
+use super::trace::Trace;
 use crate::answers::{CacheStatus, Leader, Saved};
 use crate::catalog::{Model, Principal};
 use crate::id::RequestId;
@@ -48,10 +50,14 @@ pub struct RequestCtx {
     pub(super) work: Option<Box<Work>>,
     /// The same for a request to an MCP server.
     pub(super) mcp: Option<Box<Call>>,
+    /// How its attempts ended.
+    pub(super) attempts: Attempts,
     /// The browser's origin that may read the answer.
     pub(super) cors: Option<HeaderValue>,
     /// The client's session while the replay stands in its place.
     pub(super) home: Option<Home>,
+    /// What its spans will tell.
+    pub(super) trace: Trace,
     /// Why the request ended badly, if it did.
     pub(super) fault: Option<Fault>,
     /// The status the client got.
@@ -70,6 +76,19 @@ pub(super) struct Work {
     pub(super) leader: Option<Leader>,
     /// How long the request listened to another before it had to go itself.
     pub(super) listened: Duration,
+}
+
+impl Work {
+    /// The present attempt.
+    pub(super) fn attempt(&self) -> Present<'_> {
+        Present {
+            number: self.answer.attempts,
+            chosen: self.lease.chosen(),
+            began: self.answer.attempt_at,
+            status: self.answer.status,
+            error_event: self.answer.tap.as_ref().is_some_and(Tap::has_failed),
+        }
+    }
 }
 
 /// What has come back so far.
@@ -124,8 +143,10 @@ impl RequestCtx {
             saved: None,
             work: None,
             mcp: None,
+            attempts: Attempts::default(),
             cors: None,
             home: None,
+            trace: Trace::new(),
             fault: None,
             status: 0,
         }

@@ -4,6 +4,7 @@
 //! it has taken is [`lease::Lease`], and the only place that turns an error into a status is [`rescue`].
 
 mod active;
+mod attempts;
 mod bill;
 mod body;
 mod budget;
@@ -22,6 +23,7 @@ mod rates;
 mod refusals;
 mod replay;
 mod rescue;
+mod trace;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ use crate::catalog::Live;
 use crate::credential::KeyHasher;
 use crate::limits::{Failures, Limits};
 use crate::metering::Meter;
-use crate::telemetry::RequestLog;
+use crate::telemetry::{RequestLog, Traces};
 use crate::units::UnixMs;
 use crate::upstreams::Upstreams;
 
@@ -94,6 +96,8 @@ pub struct Gateway {
     pub refusals: Arc<Refusals>,
     /// Lines of requests without a ledger row.
     pub request_log: RequestLog,
+    /// Spans of requests.
+    pub traces: Traces,
     /// Bytes of bodies in memory.
     pub budget: Arc<Budget>,
     /// The ledger.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
 
 use crate::units::{PicoUsd, UnixMs};
 
@@ -27,7 +28,7 @@ pub enum Period {
 }
 
 /// An amount of both things that budgets count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sum {
     /// Money.
     pub cost: PicoUsd,
@@ -71,11 +72,25 @@ pub struct Exhausted {
 }
 
 /// What a running request holds of a budget; to be given to [`Spent::release`] once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Held(Sum);
 
+impl Held {
+    /// What requests of another process hold together, as its [`Spent`] said when it was handed over.
+    #[must_use]
+    pub const fn elsewhere(sum: Sum) -> Self {
+        Self(sum)
+    }
+
+    /// How much.
+    #[must_use]
+    pub const fn sum(&self) -> Sum {
+        self.0
+    }
+}
+
 /// The counters of one tenant or key; at first, nothing was ever spent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Spent {
     days: Counters,
     months: Counters,
@@ -87,11 +102,11 @@ pub struct Spent {
 const KEPT: usize = 4;
 
 /// The counters of a few periods of one length, the one that was asked for last in front.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Counters([Counter; KEPT]);
 
 /// What was spent in one period.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Counter {
     starts: UnixMs,
     ends: UnixMs,

@@ -60,6 +60,14 @@ pub struct Handle<K> {
     generation: u32,
 }
 
+impl Handle<TicketIx> {
+    /// The handle as a number, for whom it is to be named to.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.ix.raw())
+    }
+}
+
 impl<K: fmt::Debug> fmt::Debug for Handle<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}#{}", self.ix, self.generation)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::arena::{Handle, KeyIx, ModelIx, TenantIx, TicketIx};
 use super::standing::Rank;
 
@@ -94,7 +96,7 @@ pub enum Event {
 }
 
 /// How a running request ends (R7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Leave {
     /// It was never sent upstream: everything is refunded.
     Unused,

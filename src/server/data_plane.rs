@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use pingora::apps::HttpServerOptions;
 use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 
@@ -17,6 +16,9 @@ use crate::proxy::{self, Gateway};
 /// a long prompt wait for a round trip per 64 KiB.
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of answers that wait in memory for an HTTP/2 stream's client to read them; h2's own 400 KiB, a hundred times per
+/// connection, are too much to give to who does not read.
+const H2_SEND_BUFFER: usize = 64 * 1024;
 /// How long an HTTP/2 connection without a stream stays; HTTP/1.1 connections have as long by Pingora's default.
 const H2_IDLE: Duration = Duration::from_secs(60);
 
@@ -31,13 +33,13 @@ pub(super) struct Service {
     pub(super) door: proxy::door::Bounds,
 }
 
-/// Runs the data plane until `shutdown` says so. Returns when nothing more is accepted; requests that run go on.
+/// Runs the data plane until `closing` says so; requests that run go on.
 pub(super) async fn run(
     gateway: Gateway,
     listener: TcpListener,
     service: Service,
     tls: Option<Acceptor>,
-    shutdown: ShutdownWatch,
+    closing: proxy::door::Closing,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -55,8 +57,9 @@ pub(super) async fn run(
     app.server_options = Some(options);
     let mut h2 = default_h2_options();
     h2.initial_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW);
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buffer_size(H2_SEND_BUFFER);
     app.h2_options = Some(h2);
-    proxy::door::serve(listener, Arc::new(app), service.door, tls, shutdown).await;
+    proxy::door::serve(listener, Arc::new(app), service.door, tls, closing).await;
     Ok(())
 }

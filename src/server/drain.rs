@@ -10,10 +10,20 @@ use crate::proxy::Active;
 /// How often the last requests are counted. Also the most by which the process outlives them.
 const COUNT_EVERY: Duration = Duration::from_millis(20);
 
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGTERM, SIGINT.
+    Stop,
+    /// SIGQUIT.
+    Upgrade,
+}
+
 /// The signals that the gateway listens to.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
 }
 
 impl Signals {
@@ -25,7 +35,17 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
         })
+    }
+
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.quit.recv() => Asked::Upgrade,
+        }
     }
 
     /// Waits for SIGTERM or SIGINT.

@@ -9,10 +9,10 @@ use crate::metering::{self, Meter, Observer};
 use crate::store::{Clock, Store};
 use crate::units::UnixMs;
 
-/// Opens the spool next to the database, moves what an earlier process left in it, and charges the limits with the past.
-pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits, observer: Observer) -> Result<Arc<Meter>, StartError> {
+/// Opens the spool next to the database, and moves what an earlier process left in it.
+pub(super) fn open(settings: &Settings, store: &Arc<Store>, observer: Observer) -> Result<Arc<Meter>, StartError> {
     let clock: Clock = Arc::new(now);
-    let meter = Meter::open(
+    Ok(Meter::open(
         &metering::Settings {
             when_full: settings.when_ledger_full(),
             retention_days: settings.boot().ledger.retention_days,
@@ -20,13 +20,17 @@ pub(super) fn open(settings: &Settings, store: &Arc<Store>, limits: &Limits, obs
             ..metering::Settings::new(settings.boot().store.path.with_extension("spool"), clock)
         },
         Arc::clone(store) as Arc<dyn metering::Sink>,
-    )?;
+    )?)
+}
+
+/// Charges the limits with the past.
+pub(super) fn remember(store: &Store, limits: &Limits) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let past = runtime
         .block_on(store.remembered(now()))
         .map_err(|error| StartError::Past(error.to_string()))?;
     limits.rebuild(&past, limits.now(), now());
-    Ok(meter)
+    Ok(())
 }
 
 /// The system's clock.

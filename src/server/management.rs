@@ -60,7 +60,7 @@ pub(super) async fn run(
     router: Router,
     connections: usize,
     tls: Option<Acceptor>,
-    stops: watch::Receiver<bool>,
+    door: watch::Receiver<admin::Door>,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     admin::serve(
@@ -71,7 +71,7 @@ pub(super) async fn run(
             ..admin::Bounds::default()
         },
         tls,
-        stops,
+        door,
     )
     .await;
     Ok(())

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::catalog::Live;
-use crate::metering::{Observer, Row};
+use crate::metering::{AttemptOutcome, Observer, Outcome, Row, attempts_json};
 use crate::telemetry::{self, Line, Request, RequestLog, Requests};
 
 /// Who hears of rows, on the thread that moves them.
 pub(super) fn rows(requests: Arc<Requests>, log: RequestLog, live: Arc<Live>) -> Observer {
     Arc::new(move |row| {
-        requests.count(&request(row));
+        requests.count(&request(row), attempts(row));
         log.tell(row.status < 400 && !row.outcome.is_error(), || line(row, &live));
     })
 }
@@ -19,7 +19,6 @@ fn request(row: &Row) -> Request<'_> {
     Request {
         tenant: row.tenant,
         model: &row.model,
-        endpoint: &row.endpoint,
         outcome: row.outcome.as_str(),
         error_code: row.error_code.as_deref(),
         attempts: row.attempts,
@@ -30,6 +29,20 @@ fn request(row: &Row) -> Request<'_> {
         total_ms: row.timing.total_ms,
         stream: row.stream,
     }
+}
+
+/// Each attempt's endpoint and how it ended.
+fn attempts(row: &Row) -> impl Iterator<Item = (&str, &'static str)> {
+    let logged = row.attempt_log.iter().map(|attempt| (&*attempt.endpoint, attempt.outcome.as_str()));
+    // Without a log there was one that went well, or nobody was left to tell.
+    let only = (row.attempt_log.is_empty() && row.attempts > 0).then(|| {
+        let outcome = match row.outcome {
+            Outcome::Interrupted => AttemptOutcome::Abandoned,
+            _ => AttemptOutcome::Ok,
+        };
+        (&*row.endpoint, outcome.as_str())
+    });
+    logged.chain(only)
 }
 
 /// The names are those of now: who was deleted since has none.
@@ -52,6 +65,7 @@ fn line(row: &Row, live: &Live) -> Line {
         status: row.status,
         error_code: row.error_code.as_deref().unwrap_or_default().to_owned(),
         attempts: row.attempts,
+        attempt_log: attempts_json(&row.attempt_log).unwrap_or_default(),
         stream: row.stream,
         cache: row.cache.as_str(),
         input_tokens: row.tokens.input,

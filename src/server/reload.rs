@@ -154,6 +154,14 @@ impl Reloader {
         Ok(Some(watch))
     }
 
+    /// Reads the file again if it has changed, after a time in which it could not be.
+    pub(super) async fn catch_up(self: &Arc<Self>) {
+        if self.path.is_some() {
+            // Logged, and kept for `GET /config/status`.
+            let _ = self.reload(Trigger::FileChange).await;
+        }
+    }
+
     /// Reads the file again and applies it, on a thread that may block. Goes on when its caller goes away.
     async fn reload(self: &Arc<Self>, trigger: Trigger) -> Result<ConfigStatus, ReloadError> {
         let Some(path) = self.path.clone() else {

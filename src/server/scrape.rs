@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::reload::Reloader;
+use super::tls::{self, Followed};
 use super::{Floors, process};
 use crate::admin::{ConfigOutcome, Readiness};
 use crate::admission::Admission;
@@ -16,7 +17,7 @@ use crate::metering::Meter;
 use crate::proxy::{Active, Budget, Refusals};
 use crate::scheduler::Snapshot;
 use crate::store::Store;
-use crate::telemetry::{Page, RequestLog, Requests, dollars, family, number};
+use crate::telemetry::{Page, RequestLog, Requests, Traces, dollars, family, number};
 use crate::upstreams::{HealthState, Upstreams};
 
 /// Where the figures come from.
@@ -34,13 +35,22 @@ pub(super) struct Scrape {
     management: Arc<Failures>,
     requests: Arc<Requests>,
     request_log: RequestLog,
+    traces: Traces,
     reloader: Arc<Reloader>,
     readiness: Readiness,
+    /// By listener.
+    certificates: Vec<(&'static str, Followed)>,
     began: SystemTime,
 }
 
 impl Scrape {
-    pub(super) fn of(floors: &Floors, store: Arc<Store>, reloader: Arc<Reloader>, readiness: Readiness) -> Self {
+    pub(super) fn of(
+        floors: &Floors,
+        store: Arc<Store>,
+        reloader: Arc<Reloader>,
+        readiness: Readiness,
+        certificates: Vec<(&'static str, Followed)>,
+    ) -> Self {
         Self {
             store,
             live: Arc::clone(&floors.live),
@@ -55,8 +65,10 @@ impl Scrape {
             management: Arc::clone(&floors.failures.management),
             requests: Arc::clone(&floors.requests),
             request_log: floors.request_log.clone(),
+            traces: floors.traces.clone(),
             reloader,
             readiness,
+            certificates,
             began: SystemTime::now(),
         }
     }
@@ -74,6 +86,11 @@ impl Scrape {
         self.cache(&mut page);
         self.ledger(&mut page);
         self.configuration(&mut page, &catalog);
+        for (listener, certificate) in &self.certificates {
+            let standing = tls::standing(certificate);
+            page.put_of(&family::CERTIFICATE_OK, &[listener], flag(standing.last_read_well));
+            page.put_of(&family::CERTIFICATE_ENDS, &[listener], number(standing.ends.unsigned_abs()));
+        }
         process::show(&mut page, self.began);
         page.into_text()
     }
@@ -87,6 +104,11 @@ impl Scrape {
         page.put(&family::ACTIVE, number(self.active.count() as u64));
         page.put(&family::BUFFERED, number(self.budget.held()));
         page.put(&family::REQUEST_LOG_DROPPED, number(self.request_log.dropped()));
+        let traces = self.traces.counters();
+        page.put(&family::TRACES_EXPORTED, number(traces.exported));
+        for (reason, count) in [("queue_full", traces.queue_full), ("not_taken", traces.not_taken)] {
+            page.put_of(&family::TRACES_DROPPED, &[reason], number(count));
+        }
     }
 
     /// Shows how endpoints stand; returns which there are.

@@ -100,19 +100,18 @@ impl Settings {
 /// What a configuration asks for that this build cannot do. It is refused: what is written down and not kept is worse than none.
 #[must_use]
 pub fn unsupported(file: &File) -> Vec<Fault> {
-    if cfg!(feature = "tls") {
-        return Vec::new();
-    }
     let differences = config::Settings::default().differences(file.settings());
-    differences
-        .into_iter()
-        .filter(|setting| setting.contains(".tls_"))
-        .map(|setting| Fault {
-            file: file.path().to_owned(),
-            line: 0,
-            column: 0,
-            path: setting.to_owned(),
-            message: "needs a build with the feature `tls` (cargo build --features tls)".to_owned(),
-        })
-        .collect()
+    let fault = |setting: &str, feature: &str| Fault {
+        file: file.path().to_owned(),
+        line: 0,
+        column: 0,
+        path: setting.to_owned(),
+        message: format!("needs a build with the feature `{feature}` (cargo build --features {feature})"),
+    };
+    let needed = differences.into_iter().filter_map(|setting| match setting {
+        _ if setting.contains(".tls_") && !cfg!(feature = "tls") => Some(fault(setting, "tls")),
+        _ if setting.starts_with("traces.") && !cfg!(feature = "otel") => Some(fault(setting, "otel")),
+        _ => None,
+    });
+    needed.collect()
 }

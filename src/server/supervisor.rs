@@ -37,6 +37,14 @@ pub(super) fn reloaded(applied: bool) {
     say(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Another process is the gateway now: what it says counts.
+pub(super) fn succeeded_by(pid: u32) {
+    say(&[
+        NotifyState::MainPid(pid),
+        NotifyState::Status("upgraded; the requests of before are finished"),
+    ]);
+}
+
 /// It takes nothing new, and lets finish what runs within that time.
 pub(super) fn stopping(within: Duration) {
     let extension = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);

@@ -16,7 +16,7 @@ pub(super) type Acceptor = std::sync::Arc<std::convert::Infallible>;
 pub(super) type Followed = std::sync::Arc<certificate::Certificate>;
 /// None: there is nothing to follow.
 #[cfg(not(feature = "tls"))]
-pub(super) type Followed = std::convert::Infallible;
+pub(super) type Followed = std::sync::Arc<std::convert::Infallible>;
 
 /// Prepares a listener to accept TLS, with these protocols by ALPN, best first; `None` if it is to be plain.
 ///
@@ -35,6 +35,23 @@ pub(super) fn acceptor(files: &ListenerTls, protocols: &[&str]) -> Result<Option
     }
 }
 
+/// How a listener's certificate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Whether the files held one that could be used when they were last looked at.
+    pub(super) last_read_well: bool,
+    /// When the one in force ends, in Unix seconds.
+    pub(super) ends: i64,
+}
+
+/// How it stands.
+pub(super) fn standing(followed: &Followed) -> Standing {
+    #[cfg(feature = "tls")]
+    return followed.standing();
+    #[cfg(not(feature = "tls"))]
+    match **followed {}
+}
+
 /// Reads the certificates again and again, and takes what is new and good.
 pub(super) async fn follow(certificates: Vec<Followed>) {
     #[cfg(feature = "tls")]
@@ -48,7 +65,8 @@ mod certificate {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use parking_lot::RwLock;
     use rustls_pki_types::pem::PemObject;
@@ -59,10 +77,13 @@ mod certificate {
     use tokio_rustls::rustls::crypto::ring;
     use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
     use tokio_rustls::rustls::sign::CertifiedKey;
-    use tracing::{error, info};
+    use tracing::{error, info, warn};
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    use super::Standing;
 
     /// How often the files are looked at. Certificates are renewed days before they end.
-    const LOOK_EVERY: Duration = Duration::from_secs(5);
+    const LOOK_EVERY: Duration = Duration::from_secs(2);
 
     /// A file of certificates or keys that is longer, in bytes, is not one.
     const FILE_MAX: u64 = 1 << 20;
@@ -72,26 +93,50 @@ mod certificate {
     pub(in crate::server) struct Certificate {
         cert: PathBuf,
         key: PathBuf,
-        in_force: RwLock<Arc<CertifiedKey>>,
+        in_force: RwLock<InForce>,
+        last_read_well: AtomicBool,
+    }
+
+    /// What handshakes are made with, and until when that is of use.
+    #[derive(Debug, Clone)]
+    struct InForce {
+        key: Arc<CertifiedKey>,
+        /// In Unix seconds.
+        ends: i64,
+    }
+
+    impl Certificate {
+        pub(super) fn standing(&self) -> Standing {
+            Standing {
+                last_read_well: self.last_read_well.load(Ordering::Relaxed),
+                ends: self.in_force.read().ends,
+            }
+        }
     }
 
     impl ResolvesServerCert for Certificate {
         fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-            Some(Arc::clone(&self.in_force.read()))
+            Some(Arc::clone(&self.in_force.read().key))
         }
     }
 
     /// What the files hold, and what tells it from other contents.
     struct Read {
-        key: Arc<CertifiedKey>,
+        found: InForce,
         digest: [u8; 32],
     }
 
     pub(super) fn acceptor(cert: &Path, key: &Path, protocols: &[&str]) -> Result<(TlsAcceptor, Arc<Certificate>), String> {
+        let found = read(cert, key)?.found;
+        if found.ends < now() {
+            // Clients refuse it; whoever does not look at dates is served until it is renewed.
+            warn!(file = %cert.display(), "the certificate has expired");
+        }
         let certificate = Arc::new(Certificate {
-            in_force: RwLock::new(read(cert, key)?.key),
+            in_force: RwLock::new(found),
             cert: cert.to_owned(),
             key: key.to_owned(),
+            last_read_well: AtomicBool::new(true),
         });
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -118,12 +163,20 @@ mod certificate {
             .ok_or_else(|| format!("{}: no PEM certificate in it, or a damaged one", cert.display()))?;
         let secret = PrivateKeyDer::from_pem_slice(&secret)
             .map_err(|_| format!("{}: no PEM private key in it, or one of an unknown kind", key.display()))?;
+        let ends = X509Certificate::from_der(&certificates[0])
+            .map(|(_, first)| first.validity().not_after.timestamp())
+            .map_err(|_| format!("{}: its first certificate is damaged", cert.display()))?;
         let key = CertifiedKey::from_der(certificates, secret, &ring::default_provider())
             .map_err(|error| format!("{} and {}: {error}", cert.display(), key.display()))?;
         Ok(Read {
-            key: Arc::new(key),
+            found: InForce { key: Arc::new(key), ends },
             digest,
         })
+    }
+
+    fn now() -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 
     fn contents(path: &Path) -> Result<Vec<u8>, String> {
@@ -164,15 +217,27 @@ mod certificate {
         /// Takes what is new and good; says once what is bad. Certificate and key are two files: between their renewals they do
         /// not match, which is a fault until the next look.
         fn look(&mut self) {
-            let Certificate { cert, key, in_force } = &*self.certificate;
+            let Certificate {
+                cert,
+                key,
+                in_force,
+                last_read_well,
+            } = &*self.certificate;
             let found = read(cert, key);
             let seen = found.as_ref().map(|found| found.digest).map_err(Clone::clone);
             if self.last.as_ref() == Some(&seen) {
                 return;
             }
+            let found = match found {
+                // What is served from the start on may have expired already; nothing that works is given up for that.
+                Ok(Read { found, .. }) if self.last.is_some() && found.ends < now() => Err(format!("{}: it has expired", cert.display())),
+                Ok(Read { found, .. }) => Ok(found),
+                Err(error) => Err(error),
+            };
+            last_read_well.store(found.is_ok(), Ordering::Relaxed);
             match found {
                 Ok(found) => {
-                    *in_force.write() = found.key;
+                    *in_force.write() = found;
                     if self.last.is_some() {
                         info!(file = %cert.display(), "certificate read again");
                     }
@@ -197,7 +262,7 @@ mod certificate {
                 scratch.path().join(name)
             });
             let (_, certificate) = acceptor(&cert, &key, &["http/1.1"]).unwrap();
-            let chain = || certificate.in_force.read().cert.len();
+            let chain = || certificate.in_force.read().key.cert.len();
             let mut follower = Follower::new(Arc::clone(&certificate));
             follower.look();
             assert_eq!(chain(), 1);
@@ -211,10 +276,12 @@ mod certificate {
                 fs::write(&cert, broken).unwrap();
                 follower.look();
                 assert_eq!(chain(), 2, "{broken:?}");
+                assert!(!certificate.standing().last_read_well);
             }
             fs::write(&cert, alone).unwrap();
             follower.look();
             assert_eq!(chain(), 1);
+            assert!(certificate.standing().last_read_well && certificate.standing().ends > now());
         }
 
         #[test]

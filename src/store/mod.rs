@@ -53,7 +53,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -186,12 +186,20 @@ pub enum ReadError {
 /// The store. Closed when the last handle is dropped, which waits for the changes under way.
 #[derive(Debug)]
 pub struct Store {
+    /// `None` while it is closed.
+    house: RwLock<Option<House>>,
+    options: Options,
+    shared: Arc<Shared>,
+    vault: Arc<Vault>,
+}
+
+/// The threads of an open store.
+#[derive(Debug)]
+struct House {
     /// `None` while the writer is being ended.
     jobs: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Readers,
-    shared: Arc<Shared>,
-    vault: Arc<Vault>,
     /// The last to go.
     _lock: Lock,
 }
@@ -209,29 +217,51 @@ impl Store {
             live: Mutex::new(None),
             health: Mutex::new(Ok(())),
         });
-        let readers = Readers::start(&opened.path)?;
-        let (jobs, queue) = sync_channel(writer::QUEUE);
-        let writer = Writer {
-            connection: opened.writer,
-            checkpoints: opened.checkpoints,
-            vault: Arc::clone(&vault),
-            clock: options.clock,
-            shared: Arc::clone(&shared),
-        };
-        let thread = std::thread::Builder::new().name("store-write".to_owned());
-        let thread = thread.spawn(move || writer.run(&queue)).map_err(|error| OpenError::Io {
-            path: opened.path,
-            detail: error.to_string(),
-        })?;
+        let catalog = opened.catalog.clone();
+        let house = House::start(opened, &options, &vault, &shared)?;
         let store = Self {
-            jobs: Some(jobs),
-            writer: Some(thread),
-            readers,
+            house: RwLock::new(Some(house)),
+            options,
             shared,
             vault,
-            _lock: opened.lock,
         };
-        Ok((Arc::new(store), opened.catalog))
+        Ok((Arc::new(store), catalog))
+    }
+
+    /// Whether a store could be opened as it lies there, as far as that can be seen while another process has it: nothing is
+    /// locked, made or brought up to date. One that does not exist yet could be.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn examine(options: &Options) -> Result<(), OpenError> {
+        let vault = Vault::new(options.sealing_key.as_ref(), Arc::clone(&options.resolve));
+        open::look(&options.path, &vault)
+    }
+
+    /// Closes it while its handles live, and gives the lock back: for another process that takes over. What is asked of it
+    /// until it is [opened again](Self::reopen) fails. Waits for the changes and queries under way. Blocks.
+    pub fn close(&self) {
+        let house = self.house.write().take();
+        // Not under the lock: a job may ask for it.
+        drop(house);
+    }
+
+    /// Opens it again, and publishes what it holds. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError`]; then it stays closed.
+    pub fn reopen(&self) -> Result<(), OpenError> {
+        let mut house = self.house.write();
+        let opened = open::open(&self.options, &self.vault)?;
+        let catalog = Arc::new(opened.catalog.clone());
+        *house = Some(House::start(opened, &self.options, &self.vault, &self.shared)?);
+        self.shared.catalog.store(Arc::clone(&catalog));
+        if let Some(live) = &*self.shared.live.lock()
+            && live.load().version() != catalog.version()
+        {
+            live.publish(catalog);
+        }
+        Ok(())
     }
 
     /// From now on, publishes each committed catalog to `live` before the change is answered. Publishes the present
@@ -348,11 +378,20 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.readers.read(budget, query).await
+        let closing = || ReadError::Failed(CLOSING.to_owned());
+        let answer = match &*self.house.read() {
+            Some(house) => house.readers.ask(budget, query)?,
+            None => return Err(closing()),
+        };
+        answer.await.unwrap_or_else(|_| Err(closing()))
     }
 
     fn submit(&self, job: Job) -> Result<(), String> {
-        let jobs = self.jobs.as_ref().ok_or_else(|| CLOSING.to_owned())?;
+        let house = self.house.read();
+        let jobs = house
+            .as_ref()
+            .and_then(|house| house.jobs.as_ref())
+            .ok_or_else(|| CLOSING.to_owned())?;
         jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => "too many changes are waiting".to_owned(),
             TrySendError::Disconnected(_) => CLOSING.to_owned(),
@@ -360,7 +399,32 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl House {
+    fn start(opened: open::Opened, options: &Options, vault: &Arc<Vault>, shared: &Arc<Shared>) -> Result<Self, OpenError> {
+        let readers = Readers::start(&opened.path)?;
+        let (jobs, queue) = sync_channel(writer::QUEUE);
+        let writer = Writer {
+            connection: opened.writer,
+            checkpoints: opened.checkpoints,
+            vault: Arc::clone(vault),
+            clock: Arc::clone(&options.clock),
+            shared: Arc::clone(shared),
+        };
+        let thread = std::thread::Builder::new().name("store-write".to_owned());
+        let thread = thread.spawn(move || writer.run(&queue)).map_err(|error| OpenError::Io {
+            path: opened.path,
+            detail: error.to_string(),
+        })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            writer: Some(thread),
+            readers,
+            _lock: opened.lock,
+        })
+    }
+}
+
+impl Drop for House {
     fn drop(&mut self) {
         // The writer's connection must be the last to close: only it can bring the WAL home.
         self.readers.end();

@@ -103,6 +103,21 @@ pub(super) fn inspect(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Looks at a store without touching it: could [`open`] open it?
+pub(super) fn look(path: &Path, vault: &Vault) -> Result<(), OpenError> {
+    if matches!(path.metadata(), Ok(meta) if meta.len() > 0) {
+        let connection = connect_reader(path)?;
+        examine(&connection, path)?;
+        // An older schema is brought up to date before it is read.
+        if schema::version(&connection).map_err(|error| sqlite_error(path, &error))? == schema::latest() {
+            // One picture, whatever is written meanwhile.
+            let _reading = connection.unchecked_transaction().map_err(|error| sqlite_error(path, &error))?;
+            rows::load(&connection, vault).map_err(|error| unreadable(path, error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the directory, and finds the one name of the file: the lock must not depend on how the path was written.
 fn place(path: &Path) -> io::Result<PathBuf> {
     let parent = match path.parent() {

@@ -54,8 +54,8 @@ impl Readers {
         Ok(readers)
     }
 
-    /// Runs `query` on a reader, for `budget` at most.
-    pub(super) async fn read<T, F>(&self, budget: Duration, query: F) -> Result<T, ReadError>
+    /// Runs `query` on a reader, for `budget` at most, and answers by what it returns; a reader that has ended drops it.
+    pub(super) fn ask<T, F>(&self, budget: Duration, query: F) -> Result<oneshot::Receiver<Result<T, ReadError>>, ReadError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -72,7 +72,7 @@ impl Readers {
             TrySendError::Full(_) => ReadError::Busy,
             TrySendError::Disconnected(_) => closing(),
         })?;
-        answer.await.unwrap_or_else(|_| Err(closing()))
+        Ok(answer)
     }
 
     /// Waits for the queries under way and closes the connections.

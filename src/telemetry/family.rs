@@ -88,7 +88,8 @@ families! {
 
     UPSTREAM_HEALTHY: Gauge "obleth_upstream_healthy" ["model", "endpoint"] "Whether requests are sent to an endpoint";
     UPSTREAM_IN_FLIGHT: Gauge "obleth_upstream_inflight" ["model", "endpoint"] "Requests at an endpoint";
-    UPSTREAM_ATTEMPTS: Counter "obleth_upstream_attempts" ["endpoint", "result"] "Dispatches by how the request ended; earlier attempts of a repeated request are `retried`, without their endpoint";
+    UPSTREAM_ATTEMPTS: Counter "obleth_upstream_attempts" ["model", "endpoint", "result"] "Attempts by how they ended, in the words of a request's attempt log; for MCP the model is the server";
+    UPSTREAM_RETRIES: Counter "obleth_upstream_retries" ["model"] "Attempts that were made because the one before had failed";
 
     CACHE_REQUESTS: Counter "obleth_cache_requests" ["result"] "Requests by what the response cache did: hit, miss, coalesced, bypass";
     CACHE_TOKENS_SAVED: Counter "obleth_cache_saved_tokens" [] "Tokens that cached answers did not use";
@@ -113,8 +114,12 @@ families! {
     CONFIG_OK: Gauge "obleth_config_last_reload_successful" [] "Whether the configuration file was applied when it was last read";
     CONFIG_OK_AT: Gauge "obleth_config_last_reload_success_timestamp_seconds" [] "When the configuration file was last applied, in Unix time";
     CONFIG_RESTART: Gauge "obleth_config_restart_required" [] "Settings in the file that differ from those in force and need a restart";
+    CERTIFICATE_OK: Gauge "obleth_certificate_last_reload_successful" ["listener"] "Whether a listener's TLS certificate could be used when its files were last read";
+    CERTIFICATE_ENDS: Gauge "obleth_certificate_expiry_timestamp_seconds" ["listener"] "When the TLS certificate in force on a listener ends, in Unix time";
 
     REQUEST_LOG_DROPPED: Counter "obleth_request_log_dropped" [] "Lines of the request log that were left out, since it was not read fast enough";
+    TRACES_EXPORTED: Counter "obleth_traces_exported" [] "Traced requests whose spans the collector took";
+    TRACES_DROPPED: Counter "obleth_traces_dropped" ["reason"] "Traced requests whose spans are lost: queue_full, not_taken by the collector";
     PROCESS_CPU: Counter "process_cpu_seconds" [] "Processor time of the process";
     PROCESS_MEMORY: Gauge "process_resident_memory_bytes" [] "Memory of the process";
     PROCESS_FDS: Gauge "process_open_fds" [] "File descriptors that are open";

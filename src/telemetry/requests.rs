@@ -45,7 +45,7 @@ const PAIRS_MAX: usize = 20_000;
 const MODELS_MAX: usize = 1_000;
 /// Tools of MCP servers get series of their own up to here: they leave room for models.
 const TOOLS_MAX: usize = MODELS_MAX / 2;
-/// Endpoints that have series of their own.
+/// Endpoints of models that have series of their own.
 const ENDPOINTS_MAX: usize = 2_000;
 /// Pairs of tenant and error code.
 const REASONS_MAX: usize = 20_000;
@@ -63,8 +63,6 @@ pub struct Request<'a> {
     pub tenant: TenantId,
     /// The model's registered name; empty where none was found.
     pub model: &'a str,
-    /// The endpoint that had it last; empty where none had.
-    pub endpoint: &'a str,
     /// The ledger's word.
     pub outcome: &'static str,
     /// The error's code.
@@ -111,10 +109,19 @@ struct State {
     pairs: HashMap<(Who, Arc<str>), Sums>,
     models: HashMap<Arc<str>, Times>,
     rejections: HashMap<(Who, Arc<str>), u64>,
-    /// The last attempt of each request by endpoint and outcome.
-    attempts: HashMap<Arc<str>, [u64; OUTCOMES.len()]>,
-    /// The attempts before it.
-    retried: u64,
+    /// By model, or by MCP server.
+    attempts: HashMap<Arc<str>, Attempts>,
+    /// Endpoints of all of them; counted anew when the page is made.
+    endpoints: usize,
+}
+
+/// The attempts of a model's requests.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// By endpoint, how often each outcome came: words of the program's own, so they are few.
+    endpoints: HashMap<Arc<str>, Vec<(&'static str, u64)>>,
+    /// How many there were beyond the first.
+    retries: u64,
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +144,7 @@ impl Requests {
                 models: HashMap::new(),
                 rejections: HashMap::new(),
                 attempts: HashMap::new(),
-                retried: 0,
+                endpoints: 0,
             }),
         }
     }
@@ -151,6 +158,7 @@ impl Requests {
             pairs,
             models,
             rejections,
+            attempts,
             ..
         } = &mut *state;
         if !before.tenants().same(catalog.tenants()) || !before.groups().same(catalog.groups()) {
@@ -167,11 +175,12 @@ impl Requests {
             let stays = |model: &str| model.is_empty() || model == OTHER || is_registered(catalog, model);
             pairs.retain(|(_, model), _| stays(model));
             models.retain(|model, _| stays(model));
+            attempts.retain(|model, _| stays(model));
         }
     }
 
-    /// Counts a request.
-    pub fn count(&self, request: &Request<'_>) {
+    /// Counts a request and its attempts: where each went and how it ended, in one of a few words.
+    pub fn count<'a>(&self, request: &Request<'_>, attempts: impl Iterator<Item = (&'a str, &'static str)>) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let who = state.who(self.settings, &request.tenant);
@@ -194,7 +203,7 @@ impl Requests {
             let reason: Arc<str> = request.error_code.unwrap_or_default().into();
             *bounded(&mut state.rejections, (who, reason), (Who::Other, OTHER.into()), REASONS_MAX) += 1;
         }
-        state.count_attempts(request, outcome);
+        state.count_attempts(&model, request.attempts, attempts);
         // A request that never had a model neither queued nor has times to compare.
         if !model.is_empty() {
             state.models.entry(model).or_default().observe(request, outcome);
@@ -212,9 +221,11 @@ impl Requests {
     /// Writes what was counted. `endpoints` are those that exist; what was counted of others is forgotten.
     pub fn show(&self, page: &mut Page, endpoints: &HashSet<String>) {
         let mut state = self.state.lock();
-        state
-            .attempts
-            .retain(|endpoint, _| endpoint.is_empty() || &**endpoint == OTHER || endpoints.contains(&**endpoint));
+        for attempts in state.attempts.values_mut() {
+            let exists = |endpoint: &str| endpoint == OTHER || endpoints.contains(endpoint);
+            attempts.endpoints.retain(|endpoint, _| exists(endpoint));
+        }
+        state.endpoints = state.attempts.values().map(|attempts| attempts.endpoints.len()).sum();
         for ((who, model), sums) in &state.pairs {
             let tenant = state.label(who);
             for (outcome, count) in OUTCOMES.iter().zip(sums.outcomes).filter(|(_, count)| *count > 0) {
@@ -230,12 +241,14 @@ impl Requests {
         for ((who, reason), count) in &state.rejections {
             page.put_of(&family::REJECTIONS, &[state.label(who), reason], number(*count));
         }
-        for (endpoint, counts) in &state.attempts {
-            for (result, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0) {
-                page.put_of(&family::UPSTREAM_ATTEMPTS, &[endpoint, result], number(*count));
+        for (model, attempts) in &state.attempts {
+            for (endpoint, counts) in &attempts.endpoints {
+                for (result, count) in counts {
+                    page.put_of(&family::UPSTREAM_ATTEMPTS, &[model, endpoint, result], number(*count));
+                }
             }
+            page.put_of(&family::UPSTREAM_RETRIES, &[model], number(attempts.retries));
         }
-        page.put_of(&family::UPSTREAM_ATTEMPTS, &["", "retried"], number(state.retried));
         for (model, times) in &state.models {
             times.show(page, model);
         }
@@ -286,19 +299,34 @@ impl State {
         OTHER.into()
     }
 
-    fn count_attempts(&mut self, request: &Request<'_>, outcome: Option<usize>) {
-        let (1.., Some(outcome)) = (request.attempts, outcome) else {
+    fn count_attempts<'a>(&mut self, model: &str, made: u32, attempts: impl Iterator<Item = (&'a str, &'static str)>) {
+        if made == 0 {
             return;
+        }
+        // A server's tools have its endpoints in common.
+        let owner = match model.split_once('/') {
+            Some((server, _)) if server.starts_with(LEDGER_PREFIX) => server,
+            _ => model,
         };
-        self.retried += u64::from(request.attempts - 1);
-        // Looked up by the text itself: most rows meet an endpoint that is known.
-        let full = self.attempts.len() >= ENDPOINTS_MAX;
-        let counts = match self.attempts.get_mut(request.endpoint) {
-            Some(counts) => counts,
-            None => self.attempts.entry(if full { OTHER } else { request.endpoint }.into()).or_default(),
+        // Looked up by the text itself: most rows meet a model and an endpoint that are known.
+        let of = match self.attempts.get_mut(owner) {
+            Some(of) => of,
+            None => self.attempts.entry(owner.into()).or_default(),
         };
-        if let Some(count) = counts.get_mut(outcome) {
-            *count += 1;
+        of.retries += u64::from(made - 1);
+        for (endpoint, outcome) in attempts {
+            let counts = match of.endpoints.get_mut(endpoint) {
+                Some(counts) => counts,
+                None if self.endpoints < ENDPOINTS_MAX => {
+                    self.endpoints += 1;
+                    of.endpoints.entry(endpoint.into()).or_default()
+                }
+                None => of.endpoints.entry(OTHER.into()).or_default(),
+            };
+            match counts.iter_mut().find(|(word, _)| *word == outcome) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((outcome, 1)),
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod capacity;
 pub mod choice;
 mod chosen;
 mod configure;
+mod elsewhere;
 mod endpoint;
 mod fetch;
 pub mod health;
@@ -43,10 +44,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use choice::{Blocks, EndpointId, Hint, session_hash};
 pub use chosen::{Chosen, ConnectFailure, Outcome};
+pub use elsewhere::{Busy, Elsewhere};
 pub use hints::session_of;
 pub use priority::engine_priority_value;
 pub use settings::{Dns, Probe, Scrape, Settings};
@@ -59,7 +62,7 @@ use endpoint::Plan;
 use pool::Pool;
 
 /// Who has endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Owner {
     /// A model.
     Model(ModelId),

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from pathlib import Path
 
 import openai
 import pytest
@@ -187,3 +188,10 @@ def test_a_hundred_at_once_are_all_answered(house):
             return await asyncio.gather(*(one(client) for _ in range(100)))
 
     assert asyncio.run(many()) == [12] * 100
+
+
+def test_the_readmes_program_is_answered(house):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    program = readme.split("```python\n")[1].split("```")[0]
+    assert "http://127.0.0.1:8080" in program and "sk_…" in program
+    exec(program.replace("http://127.0.0.1:8080", house.data).replace("sk_…", house.key), {})

@@ -49,7 +49,13 @@ fn cache_of(response: &Response) -> &str {
 
 impl House {
     fn ask(&self, stream: bool, extra: &Value) -> RequestBuilder {
-        self.gateway.post("/v1/chat/completions", &self.key, &chat(stream, extra))
+        let request = self.gateway.post("/v1/chat/completions", &self.key, &chat(stream, extra));
+        // One that ends in an error event is closed after it, and must not be taken for the next request.
+        if extra.get("sim_fault").is_some() {
+            request.header("connection", "close")
+        } else {
+            request
+        }
     }
 
     /// What the cache had to do with a request, its status and its body.
@@ -73,8 +79,7 @@ impl House {
     async fn crowd(&self, count: usize, stream: bool, extra: &Value) -> JoinSet<(String, u16, String)> {
         let mut crowd = JoinSet::new();
         for _ in 0..count {
-            // A connection each: one that ended in an error event is closed, and must not be taken for the next request.
-            let request = self.ask(stream, extra).header("connection", "close");
+            let request = self.ask(stream, extra);
             crowd.spawn(async move { told(request.send().await.unwrap()).await });
         }
         // Nothing outside shows that a request listens; one that comes late is served all the same.

@@ -222,6 +222,14 @@ fn a_file_with_faults_does_not_start_and_does_not_pass_the_check() {
         .concat();
     assert_eq!(run("serve", secure), (Some(78), fault.clone()));
     assert_eq!(run("check", secure), (Some(1), fault));
+    if !cfg!(feature = "otel") {
+        let traced = "traces: { endpoint: \"http://127.0.0.1:4318\", sample_ratio: 0.5 }\n";
+        let fault: String = ["endpoint", "sample_ratio"]
+            .map(|which| format!("{file}: traces.{which}: needs a build with the feature `otel` (cargo build --features otel)\n"))
+            .concat();
+        assert_eq!(run("serve", traced), (Some(78), fault.clone()));
+        assert_eq!(run("check", traced), (Some(1), fault));
+    }
     // Only the store knows whether there is such a group.
     let stray = "tenants: [ { name: acme, fairshare_group: research } ]\n";
     let fault = format!("{file}:1:12: tenants[0].fairshare_group: names a group that does not exist");

@@ -1,5 +1,6 @@
 //! Clients that hold connections open and do nothing: they cost others nothing, and the operator's door stays open.
 
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Gateway, Upstream, rounds};
+use crate::support::{Gateway, Upstream, eventually, rounds};
 
 fn chat() -> Value {
     json!({ "model": "llama", "messages": [{ "role": "user", "content": "hello" }] })
@@ -111,4 +112,47 @@ async fn two_thousand_slow_heads_and_bodies_hardly_slow_a_good_client() {
     tokio::time::timeout(Duration::from_secs(20), half)
         .await
         .expect("slow heads are cut off");
+}
+
+/// A process that does nothing any more, ended when dropped.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_are_stopped_lose_their_slots_to_those_who_wait() {
+    // More than all the sockets on the way can hold, so that the gateway has to wait for the client.
+    let upstream = Upstream::start(&["--output-tokens", "400000"]).await;
+    let gateway = Gateway::start_with(&["--max-in-flight", "4", "--queue-timeout-ms", "300000"], &[]);
+    let key = furnish(&gateway, &upstream).await;
+    let body = json!({ "model": "llama", "stream": true, "messages": [{ "role": "user", "content": "hello" }] }).to_string();
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\\r\\nhost: a\\r\\nauthorization: Bearer {key}\\r\\ncontent-length: {}\\r\\n\\r\\n{body}",
+        body.len()
+    );
+    let port = gateway.data.port();
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request}' >&3; kill -STOP $$; exec cat <&3");
+    let mut stopped = Vec::new();
+    for _ in 0..4 {
+        let client = Command::new("bash").args(["-c", &script]).stdout(Stdio::null()).spawn().unwrap();
+        stopped.push(Stopped(client));
+    }
+    eventually("they hold all slots", Duration::from_secs(30), || async {
+        gateway.stats().await["in_flight"] == 4
+    })
+    .await;
+    // Whoever comes now waits until a write to one of them has taken too long, which is half a minute.
+    let mut short = chat();
+    short["max_tokens"] = json!(3);
+    let answer = gateway.post("/v1/chat/completions", &key, &short).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.bytes().await.unwrap();
+    gateway.idle().await;
+    drop(stopped);
 }

@@ -111,10 +111,16 @@ async fn every_figure_is_served_and_adds_up() {
         .iter()
         .filter(|family| !family.samples().iter().all(|name| served.contains(name.as_str())));
     let missing: Vec<_> = missing.map(|family| family.name).collect();
-    // It takes two tenants that wait for a second and more.
+    // It takes two tenants that wait for a second and more, and a listener with a certificate.
     assert_eq!(
         missing,
-        ["obleth_model_inflight", "obleth_model_queue_depth", "obleth_fairness_index"]
+        [
+            "obleth_model_inflight",
+            "obleth_model_queue_depth",
+            "obleth_fairness_index",
+            "obleth_certificate_last_reload_successful",
+            "obleth_certificate_expiry_timestamp_seconds"
+        ]
     );
     // Who is gone has no series.
     gateway.manage(Method::DELETE, &format!("tenants/{acme}"), None).await;

@@ -100,7 +100,7 @@ async fn ask(upstream: &Upstream, terms: Value) -> (u16, Value, Value) {
     gateway.create("models", model).await;
     let key = gateway.tenant_key(json!({ "name": "acme" })).await;
     eventually("checked", Duration::from_secs(10), || async {
-        gateway.get("models").await[0]["health"][0]["state"] != "unknown"
+        gateway.get("models").await[0]["health"][0]["status"] != "unknown"
     })
     .await;
     let body = json!({ "model": "llama", "messages": [{ "role": "user", "content": "go" }] });

@@ -140,7 +140,7 @@ async fn upstream_that_says(status: &'static str, body: &'static str) -> String 
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 // The body ends as JSON does; what asks without one is a check.
-                while !request.ends_with(b"}") && !(request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n")) {
+                while !(request.ends_with(b"}") || request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n")) {
                     let Ok(byte) = stream.read_u8().await else { return };
                     request.push(byte);
                 }

@@ -4,7 +4,7 @@ use crate::admin::credential::WriteOnly;
 use crate::admin::draft::draft;
 use crate::admin::ranges::{SLOTS_MAX, WAIT_SECS_MAX};
 use crate::admin::value::{Address, Flag, Line, Maybe, Money, OneOf, Prose, SetOf, Several, Share, Whole};
-use crate::catalog::{CacheMode, CacheScope, Engine, LoadBalancing, ModelType, Protocol};
+use crate::catalog::{self, CacheMode, CacheScope, Engine, LoadBalancing, ModelType, Protocol};
 
 use super::slots::Slots;
 
@@ -13,7 +13,7 @@ const ENDPOINTS_MAX: usize = 256;
 const CONTEXT_MAX: u64 = 1_000_000_000;
 const PERCENT_MAX: u64 = 1_000_000;
 const CONNECT_MS_MAX: u64 = 600_000;
-const RETRIES_MAX: u64 = 10;
+const RETRIES_MAX: u64 = catalog::RETRIES_MAX as u64;
 const TTL_SECS_MAX: u64 = 366 * 86_400;
 const ENTRY_BYTES_MAX: u64 = 1 << 30;
 

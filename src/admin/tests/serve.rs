@@ -11,18 +11,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::harness::{House, TOKEN};
-use crate::admin::{Bounds, serve};
+use crate::admin::{Bounds, Door, serve};
 
 struct Served {
     addr: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Door>,
     task: JoinHandle<()>,
 }
 
 async fn start(router: Router, bounds: Bounds) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(Door::Open);
     let task = tokio::spawn(serve(listener, router, bounds, None, stopped));
     Served { addr, stop, task }
 }
@@ -49,7 +49,7 @@ async fn requests_are_answered_over_a_socket_until_it_stops() {
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("{\"status\":\"ok\"}"),
         "{answer}"
     );
-    served.stop.send(true).unwrap();
+    served.stop.send(Door::Closed).unwrap();
     served.task.await.unwrap();
     assert!(TcpStream::connect(served.addr).await.is_err());
 }
@@ -138,7 +138,7 @@ async fn a_shutdown_lets_the_running_request_finish() {
     let addr = served.addr;
     let answer = tokio::spawn(async move { talk(addr, b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n").await });
     has_begun.recv().await.unwrap();
-    served.stop.send(true).unwrap();
+    served.stop.send(Door::Closed).unwrap();
     release.send(true).unwrap();
     // Without `connection: close` in the request: it is the shutdown that ends the connection.
     assert!(answer.await.unwrap().ends_with("finished"));

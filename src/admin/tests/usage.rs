@@ -3,7 +3,7 @@ use serde_json::{Value as Json, json};
 
 use super::harness::{Answer, House};
 use crate::id::{KeyId, RequestId, TenantId};
-use crate::store::ledger::{CacheStatus, Charge, Cursor, Outcome, Row, Saved, Timing, Tokens, UsageSource};
+use crate::store::ledger::{Attempt, AttemptOutcome, CacheStatus, Charge, Cursor, Outcome, Row, Saved, Timing, Tokens, UsageSource};
 use crate::units::{PicoUsd, UnixMs};
 
 const T0: i64 = 1_795_500_000_000;
@@ -23,6 +23,7 @@ fn row(tenant: TenantId, key: KeyId, model: &str, at: i64) -> Row {
         status: 200,
         error_code: None,
         attempts: 1,
+        attempt_log: Box::default(),
         tokens: Tokens {
             input: 10,
             cached_input: 4,
@@ -57,6 +58,18 @@ async fn house() -> (House, [TenantId; 2], [KeyId; 2]) {
         row(tenants[1], keys[1], "qwen", T0 + 600_000),
     ];
     rows[1].outcome = Outcome::Error;
+    rows[1].attempts = 2;
+    let attempt = |endpoint: &str, outcome, status| Attempt {
+        endpoint: endpoint.into(),
+        outcome,
+        status,
+        start_ms: 2,
+        duration_ms: 7,
+    };
+    rows[1].attempt_log = Box::new([
+        attempt("gpu-1:8000", AttemptOutcome::ConnectRefused, None),
+        attempt("gpu-2:8000", AttemptOutcome::Status, Some(503)),
+    ]);
     rows[3].cache = CacheStatus::Hit;
     rows[3].charge = Charge::default();
     rows[3].saved = Saved {
@@ -200,6 +213,26 @@ async fn csv_is_for_those_who_accept_it_and_runs_no_formula() {
     let log = csv(format!("/api/v1/usage/requests?limit=1&{}", span())).await;
     assert!(log.text.contains(",'=cmd(),"), "{}", log.text);
     assert!(log.headers.contains_key("link"));
+    // The columns are the same whether or not a row has a log of attempts.
+    let log = csv(format!("/api/v1/usage/requests?{}", span())).await;
+    let columns = |line: &str| line.split(",attempts,attempt_log,input_tokens,").count();
+    assert_eq!(columns(log.text.lines().next().unwrap()), 2, "{}", log.text);
+    assert!(log.text.lines().nth(1).unwrap().contains(",1,,10,"), "{}", log.text);
+    let cell = r#",2,"[{""endpoint"":""gpu-1:8000"",""outcome"":""connect_refused"",""status"":null,"#;
+    assert!(log.text.contains(cell), "{}", log.text);
+}
+
+#[tokio::test]
+async fn a_request_that_was_tried_twice_or_in_vain_says_how_each_attempt_ended() {
+    let (house, ..) = house().await;
+    let rows = rows(&house, &format!("/api/v1/usage/requests?{}", span())).await;
+    let log: Vec<_> = rows.iter().map(|row| (&row["attempts"], &row["attempt_log"])).collect();
+    let (one, none) = (json!(1), Json::Null);
+    let attempts = json!([
+        { "endpoint": "gpu-1:8000", "outcome": "connect_refused", "status": null, "start_ms": 2, "duration_ms": 7 },
+        { "endpoint": "gpu-2:8000", "outcome": "status", "status": 503, "start_ms": 2, "duration_ms": 7 },
+    ]);
+    assert_eq!(log, [(&one, &none), (&one, &none), (&json!(2), &attempts), (&one, &none)]);
 }
 
 #[tokio::test]

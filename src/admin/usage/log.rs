@@ -17,7 +17,7 @@ use super::filter::{Asked, Parameters};
 use super::table;
 use crate::id::{KeyId, RequestId, TenantId};
 use crate::pricing::Usd;
-use crate::store::ledger::Row;
+use crate::store::ledger::{Attempt, Row};
 use crate::store::usage::LogPosition;
 use crate::units::UnixMs;
 
@@ -88,6 +88,8 @@ struct RequestRow<'a> {
     error_code: Option<&'a str>,
     /// How many upstreams were tried.
     attempts: u32,
+    /// How each attempt ended, the last one last; null where the only one went well, or nobody was left to tell.
+    attempt_log: Option<Vec<AttemptRow<'a>>>,
     input_tokens: u64,
     cached_input_tokens: u64,
     output_tokens: u64,
@@ -110,6 +112,38 @@ struct RequestRow<'a> {
     session_id: Option<&'a str>,
 }
 
+/// One attempt of a request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Attempt)]
+struct AttemptRow<'a> {
+    /// The upstream that was tried.
+    endpoint: &'a str,
+    /// `ok`, `status` (an answer that is no success); without a connection: `connect_refused`, `connect_timeout`,
+    /// `connect_unreachable`, `connect_tls`, `connect_error`; with one: `dead_connection` (from the pool, no answer),
+    /// `closed_early` (no answer), `interrupted` (in the middle of it), `first_byte_timeout`, `idle_timeout`,
+    /// `total_timeout`, `write_timeout`, `malformed`, `error_event` (in a stream); or `client_gone`, `abandoned` (by the
+    /// gateway).
+    #[schema(example = "connect_refused")]
+    outcome: &'static str,
+    /// The status that the upstream answered with.
+    status: Option<u16>,
+    /// When it began, in milliseconds after the request came.
+    start_ms: u32,
+    duration_ms: u32,
+}
+
+impl<'a> AttemptRow<'a> {
+    fn of(attempt: &'a Attempt) -> Self {
+        Self {
+            endpoint: &attempt.endpoint,
+            outcome: attempt.outcome.as_str(),
+            status: attempt.status,
+            start_ms: attempt.start_ms,
+            duration_ms: attempt.duration_ms,
+        }
+    }
+}
+
 impl<'a> RequestRow<'a> {
     fn of(row: &'a Row) -> Self {
         Self {
@@ -124,6 +158,7 @@ impl<'a> RequestRow<'a> {
             status: row.status,
             error_code: row.error_code.as_deref(),
             attempts: row.attempts,
+            attempt_log: (!row.attempt_log.is_empty()).then(|| row.attempt_log.iter().map(AttemptRow::of).collect()),
             input_tokens: row.tokens.input,
             cached_input_tokens: row.tokens.cached_input,
             output_tokens: row.tokens.output,

@@ -3,6 +3,7 @@
 mod following;
 mod giving_back;
 mod hammer;
+mod handing_over;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::credential::{credential_shown, credential_taken};
 use super::{Noun, SLOTS_MAX, WAIT_SECS_MAX, by_file};
 use crate::catalog::{
     CacheMode, CachePolicy, CacheScope, Endpoint, Engine, LoadBalancing, Model, ModelCapacity, ModelType, Prices, Protocol, Provenance,
-    Supports, Timeouts, Tls, Word,
+    RETRIES_MAX, Supports, Timeouts, Tls, Word,
 };
 use crate::config::field::{Field, Vault, field};
 use crate::config::kind::Kind;
@@ -59,7 +59,7 @@ static FIELDS: &[Field<Model>] = &[
     field!("first_byte_timeout_secs": Kind::Whole(1, WAIT_SECS_MAX) => timeouts.first_byte_secs),
     field!("idle_timeout_secs": Kind::Whole(1, WAIT_SECS_MAX) => timeouts.idle_secs),
     field!("total_timeout_secs": Kind::Whole(1, WAIT_SECS_MAX) => timeouts.total_secs),
-    field!("max_retries": Kind::Whole(0, 10) => max_retries),
+    field!("max_retries": Kind::Whole(0, RETRIES_MAX as u64) => max_retries),
     field!("retry_after_dispatch": Kind::Flag => retry_after_dispatch),
     field!("engine_priority": Kind::Flag => engine_priority),
     field!("http2": Kind::Flag => http2),

@@ -120,6 +120,9 @@ fn every_setting_survives_the_way_through_the_file() {
         let mut settings = Settings::default();
         let other = match (field.get)(&settings) {
             serde_json::Value::Number(_) => serde_json::json!(1024),
+            _ if field.name == "traces.endpoint" => serde_json::json!("http://collector:4318/"),
+            _ if field.name == "traces.headers" => serde_json::json!("env:HEADERS"),
+            _ if field.name == "traces.sample_ratio" => serde_json::json!("0.000125"),
             serde_json::Value::Null => serde_json::json!("/file"),
             serde_json::Value::Bool(set) => serde_json::json!(!set),
             _ if field.name.ends_with("listen") => serde_json::json!("[::1]:1"),

@@ -377,3 +377,51 @@ models:
         ]
     );
 }
+
+#[test]
+fn the_traces_headers_are_pointed_at_and_never_read_into_the_settings() {
+    let environment = Fake::with(&[("TOKEN", "authorization=s3cr3t")]);
+    for written in [
+        "env:TOKEN",
+        "\"${env:TOKEN}\"",
+        "file:/run/token",
+        "\"${file:/run/token}\"",
+        "env:NOT_SET",
+    ] {
+        let file = parse_in(&environment, &format!("traces: {{ headers: {written} }}\n")).unwrap();
+        let reference = file.settings().traces.headers.clone().unwrap();
+        assert_eq!(reference, written.trim_matches(['"', '$', '{', '}']), "{written}");
+    }
+    for written in [
+        "authorization=s3cr3t",
+        "\"x${env:TOKEN}\"",
+        "env:OBLETH_ADMIN_TOKEN",
+        "file:token",
+        "7",
+    ] {
+        let fault = parse_in(&environment, &format!("traces: {{ headers: {written} }}\n")).unwrap_err();
+        let fault = fault[0].to_string();
+        assert!(fault.contains("must be env:NAME") && !fault.contains("s3cr3t"), "{fault}");
+    }
+}
+
+#[test]
+fn a_ratio_is_a_decimal_from_nothing_to_all() {
+    for (written, millionths) in [
+        ("0", 0),
+        ("1", 1_000_000),
+        ("1.0", 1_000_000),
+        ("0.25", 250_000),
+        ("\"0.000001\"", 1),
+    ] {
+        let file = file(&format!("traces: {{ sample_ratio: {written} }}\n"));
+        assert_eq!(file.settings().traces.sample_ratio.millionths(), millionths, "{written}");
+    }
+    for written in ["1.1", "2", "-0.5", "0.0000001", "1e-3", ".5", "half", "\"0.+1\"", "[]"] {
+        let faults = faults(&format!("traces: {{ sample_ratio: {written} }}\n"));
+        assert!(
+            faults.len() == 1 && faults[0].contains("must be a number from 0 to 1"),
+            "{written}: {faults:?}"
+        );
+    }
+}

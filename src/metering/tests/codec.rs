@@ -1,7 +1,7 @@
 //! Records as bytes and back; damage and torn ends.
 use proptest::prelude::*;
 
-use super::super::codec::{Found, Read, Record, frame, read};
+use super::super::codec::{Found, HEADER, PAYLOAD_MAX, Read, Record, frame, read};
 use super::super::recovery::next_record;
 use super::super::ticket::Delivered;
 use super::*;
@@ -13,8 +13,9 @@ fn some_row() -> impl Strategy<Value = Row> {
         proptest::option::of("\\PC{0,20}"),
         (0usize..6, 0usize..3, 0usize..5, any::<bool>()),
         0u128..1 << 100,
+        some_log(),
     )
-        .prop_map(|(numbers, text, maybe, words, money)| {
+        .prop_map(|(numbers, text, maybe, words, money, log)| {
             let (a, b, c, d, ttft, status, attempts, at) = numbers;
             let mut row = settled(&intent());
             row.at = UnixMs(at);
@@ -24,6 +25,7 @@ fn some_row() -> impl Strategy<Value = Row> {
             row.error_code = maybe.map(Into::into);
             row.status = status;
             row.attempts = attempts;
+            row.attempt_log = log;
             row.outcome = Outcome::ALL[words.0];
             row.usage_source = UsageSource::ALL[words.1];
             row.cache = CacheStatus::ALL[words.2];
@@ -46,6 +48,23 @@ fn some_row() -> impl Strategy<Value = Row> {
             };
             row
         })
+}
+
+fn some_log() -> impl Strategy<Value = Box<[Attempt]>> {
+    let attempt = (
+        "\\PC{0,40}",
+        prop::sample::select(AttemptOutcome::ALL),
+        proptest::option::of(1u16..),
+        any::<(u32, u32)>(),
+    );
+    let attempt = attempt.prop_map(|(endpoint, outcome, status, (start_ms, duration_ms))| Attempt {
+        endpoint: endpoint.into(),
+        outcome,
+        status,
+        start_ms,
+        duration_ms,
+    });
+    prop::collection::vec(attempt, 0..=ATTEMPTS_MAX).prop_map(Into::into)
 }
 
 fn one(bytes: &[u8]) -> Option<Read> {
@@ -101,4 +120,72 @@ proptest! {
         prop_assert_eq!(left.len(), rows.len() - 1);
         prop_assert!(left.iter().all(|record| matches!(record, Read::Settle(row) if rows.contains(row))));
     }
+}
+
+/// A row without a log is written as before there were logs, and one from then is read.
+#[test]
+fn a_log_of_attempts_has_a_record_of_its_own_kind() {
+    let mut row = settled(&intent());
+    let bytes = frame(&Record::Settle(&row));
+    assert_eq!(bytes[HEADER], 3);
+    let attempt = Attempt {
+        endpoint: "gpu:8000".into(),
+        outcome: AttemptOutcome::Status,
+        status: Some(503),
+        start_ms: 4,
+        duration_ms: 70_000,
+    };
+    row.attempt_log = vec![attempt; 1].into();
+    let logged = frame(&Record::Settle(&row));
+    assert_eq!(logged[HEADER], 5);
+    assert_eq!(
+        logged[HEADER + 1..][..bytes.len() - HEADER - 1],
+        bytes[HEADER + 1..],
+        "the row itself is the same"
+    );
+}
+
+#[test]
+fn the_longest_row_there_can_be_fits_a_frame() {
+    let long: String = "x".repeat(100_000);
+    let mut row = settled(&intent());
+    let attempt = Attempt {
+        endpoint: long.as_str().into(),
+        outcome: AttemptOutcome::Abandoned,
+        status: Some(u16::MAX),
+        start_ms: u32::MAX,
+        duration_ms: u32::MAX,
+    };
+    row.attempt_log = vec![attempt; 300].into();
+    (row.model, row.endpoint, row.route) = (long.as_str().into(), long.as_str().into(), long.clone().into());
+    (row.client_request_id, row.session_id) = (Some(long.as_str().into()), Some(long.as_str().into()));
+    row.error_code = Some(long.into());
+    (row.attempts, row.status) = (u32::MAX, u16::MAX);
+    row.tokens = Tokens {
+        input: u64::MAX,
+        cached_input: u64::MAX,
+        output: u64::MAX,
+        reasoning: u64::MAX,
+    };
+    row.charge = Charge {
+        input: PicoUsd(u128::MAX),
+        output: PicoUsd(u128::MAX),
+        request: PicoUsd(u128::MAX),
+    };
+    row.saved = Saved {
+        tokens: u64::MAX,
+        cost: PicoUsd(u128::MAX),
+    };
+    row.timing = Timing {
+        queue_ms: u64::MAX,
+        ttft_ms: Some(u64::MAX),
+        total_ms: u64::MAX,
+    };
+    let bytes = frame(&Record::Settle(&row));
+    assert!(bytes.len() <= HEADER + PAYLOAD_MAX, "{}", bytes.len());
+    let Some(Read::Settle(read)) = one(&bytes) else {
+        panic!("not read")
+    };
+    assert_eq!(read.attempt_log.len(), ATTEMPTS_MAX);
+    assert!(read.attempt_log.iter().all(|attempt| attempt.endpoint.len() == 264));
 }

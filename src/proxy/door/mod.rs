@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
@@ -26,13 +27,16 @@ use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
+use super::rescue::Fault;
+use crate::id::RequestId;
+use crate::llm::Dialect;
 use connection::{Connection, Transport};
 use places::{Place, Places};
 
 /// What clients can hold open at the door.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections at once, at least 1.
+    /// Connections at once, at least 1; of the requests that an HTTP/2 connection runs, each beyond the first counts as one.
     pub connections: usize,
     /// Of them from one address (of IPv6, from one /64); 0 is as many as there are.
     pub per_address: usize,
@@ -61,14 +65,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The least time between two lines of log about connections that were turned away.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Serves until `stops` is true or its sender is gone; TLS only, if `tls` is there. Then nothing more is accepted and idle connections are closed; requests
-/// that run go on.
-pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, tls: Option<Acceptor>, mut stops: ShutdownWatch)
+/// How the door is told to close.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// Nothing more is accepted, and the next request on a connection is its last: HTTP/1.1 is answered `Connection: close`,
+    /// HTTP/2 is told to go away.
+    pub stops: ShutdownWatch,
+    /// Connections without a request are closed.
+    pub ends: ShutdownWatch,
+}
+
+/// Serves until `stops` is true or its sender is gone; TLS only, if `tls` is there. Returns when `ends` says so, too, or when
+/// there are no connections any more; requests that run go on.
+pub async fn serve<A>(listener: TcpListener, app: Arc<A>, bounds: Bounds, tls: Option<Acceptor>, closing: Closing)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let Closing { mut stops, mut ends } = closing;
     let places = Places::new(bounds.connections, bounds.per_address);
-    let (mut full, mut failed) = (Complaint::default(), Complaint::default());
+    let (full, mut failed) = (Arc::<Mutex<Complaint>>::default(), Complaint::default());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -78,16 +93,10 @@ where
         match accepted {
             Ok((stream, peer)) => match places.take(peer.ip()) {
                 Some(place) => {
-                    let guest = Guest::new(Arc::clone(&app), place);
+                    let guest = Guest::new(Arc::clone(&app), place, Arc::clone(&full));
                     tokio::spawn(attend(stream, peer, guest, bounds, tls.clone(), stops.clone()));
                 }
-                None => full.say(|turned_away| {
-                    warn!(
-                        turned_away,
-                        connections = bounds.connections,
-                        "no place for further connections: all have requests that run, or their address has its share"
-                    );
-                }),
+                None => turned_away(&full),
             },
             Err(error) if !is_shortage(&error) => {}
             Err(error) => {
@@ -99,7 +108,21 @@ where
         }
     }
     drop(listener);
+    tokio::select! {
+        biased;
+        _ = ends.wait_for(|end| *end) => {}
+        () = places.are_empty() => {}
+    }
     app.http_cleanup().await;
+}
+
+fn turned_away(full: &Mutex<Complaint>) {
+    full.lock().say(|turned_away| {
+        warn!(
+            turned_away,
+            "no place for further connections or streams: all have requests that run, or their address has its share"
+        );
+    });
 }
 
 /// Whether it is not the client's own error: that it has left the backlog, or that its network is down (accept(2)).
@@ -189,15 +212,16 @@ impl Arrival {
 struct Guest<A> {
     app: Arc<A>,
     arrival: Arrival,
+    full: Arc<Mutex<Complaint>>,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Guest<A> {
-    fn new(app: Arc<A>, place: Place) -> Arc<Self> {
+    fn new(app: Arc<A>, place: Place, full: Arc<Mutex<Complaint>>) -> Arc<Self> {
         let arrival = Arrival {
             place: Arc::new(place),
             stage: Arc::default(),
         };
-        Arc::new(Self { app, arrival })
+        Arc::new(Self { app, arrival, full })
     }
 
     async fn serve<S: Transport>(self: &Arc<Self>, stream: S, peer: SocketAddr, bounds: Bounds, stops: &ShutdownWatch) {
@@ -212,8 +236,23 @@ struct Running(Arc<Place>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.leave_others();
     }
+}
+
+/// How long the refusal of a stream may take to write.
+const REFUSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Answers a stream for which there is no place; where HTTP/1.1 would close the connection, its siblings here go on.
+async fn refuse(mut session: ServerSession) {
+    let fault = Fault::QueueFull {
+        retry_after: Duration::from_secs(1),
+    };
+    let dialect = Dialect::of_path(session.req_header().uri.path());
+    let body = fault.body(dialect, &RequestId::mint().to_string());
+    let Ok(head) = fault.head(body.len()) else { return };
+    // A client that does not take it has its stream reset all the same.
+    let _ = tokio::time::timeout(REFUSE_WITHIN, session.write_error_response(head, body)).await;
 }
 
 #[async_trait]
@@ -221,7 +260,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Guest<A> {
     async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
         if session.is_http2() {
             // Its head is there; how long the connection may idle between streams is Pingora's `h2_idle_timeout`.
-            self.arrival.head_is_whole();
+            self.arrival.stage.set(Stage::BUSY);
+            if !self.arrival.place.enter_beside() {
+                turned_away(&self.full);
+                refuse(session).await;
+                return None;
+            }
             let _running = Running(Arc::clone(&self.arrival.place));
             return self.app.process_new_http(session, shutdown).await;
         }

@@ -2,11 +2,15 @@
 //!
 //! One lock guards all of it; it is held for a few map operations, twice per request and twice per connection.
 //!
+//! A place is one request's at a time. HTTP/2 runs many on a connection, so each of them beyond the first takes a place as a
+//! further connection would: otherwise one address with one connection could hold what a hundred may not.
+//!
 //! Invariant: a seat stands in `waiting` under its turn if and only if no request of its connection runs and it has not been
 //! asked to leave.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,6 +23,8 @@ pub(super) struct Places {
     limit: usize,
     per_address: usize,
     state: Mutex<State>,
+    /// Told when the last one has gone.
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +34,8 @@ struct State {
     waiting: BTreeMap<u64, usize>,
     /// How many of each network.
     networks: HashMap<IpAddr, usize>,
+    /// Requests beyond the first of their connections.
+    further: usize,
     turn: u64,
 }
 
@@ -47,6 +55,7 @@ impl Places {
             limit: limit.max(1),
             per_address: if per_address == 0 { usize::MAX } else { per_address },
             state: Mutex::default(),
+            emptied: Notify::new(),
         })
     }
 
@@ -55,10 +64,7 @@ impl Places {
     pub(super) fn take(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
         let network = network(from);
         let mut state = self.state.lock();
-        if state.networks.get(&network).is_some_and(|count| *count >= self.per_address) {
-            return None;
-        }
-        if state.seats.len() >= self.limit && (state.seats.len() >= self.most() || !state.ask_one_to_leave()) {
+        if !self.has_room(&mut state, network) {
             return None;
         }
         *state.networks.entry(network).or_default() += 1;
@@ -78,9 +84,29 @@ impl Places {
         })
     }
 
+    /// Whether one more from there finds room, if need be by asking somebody to leave.
+    fn has_room(&self, state: &mut State, network: IpAddr) -> bool {
+        let taken = state.seats.len() + state.further;
+        state.networks.get(&network).is_none_or(|count| *count < self.per_address)
+            && (taken < self.limit || (taken < self.most() && state.ask_one_to_leave()))
+    }
+
     /// With those that have been asked to leave and have not gone yet.
     fn most(&self) -> usize {
         self.limit + self.limit / 8 + 1
+    }
+
+    /// Resolves when nobody is there.
+    pub(super) async fn are_empty(&self) {
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            // Listening before looking.
+            emptied.as_mut().enable();
+            if self.state.lock().seats.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// Asks whoever waits longest to leave.
@@ -93,6 +119,15 @@ impl State {
     fn next_turn(&mut self) -> u64 {
         self.turn += 1;
         self.turn
+    }
+
+    fn forget_one_of(&mut self, network: IpAddr) {
+        if let Some(count) = self.networks.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.networks.remove(&network);
+            }
+        }
     }
 
     fn ask_one_to_leave(&mut self) -> bool {
@@ -114,6 +149,25 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A request of an HTTP/2 connection begins, beside others that may run; `false` if it finds no room.
+    pub(super) fn enter_beside(&self) -> bool {
+        let mut state = self.places.state.lock();
+        let Some(&Seat { network, running: 1.., .. }) = state.seats.get(self.key) else {
+            drop(state);
+            self.enter();
+            return true;
+        };
+        if !self.places.has_room(&mut state, network) {
+            return false;
+        }
+        *state.networks.entry(network).or_default() += 1;
+        state.further += 1;
+        if let Some(seat) = state.seats.get_mut(self.key) {
+            seat.running += 1;
+        }
+        true
+    }
+
     /// A request begins.
     pub(super) fn enter(&self) {
         let mut state = self.places.state.lock();
@@ -122,6 +176,19 @@ impl Place {
         if let Some(turn) = seat.turn.take() {
             state.waiting.remove(&turn);
         }
+    }
+
+    /// A request that has entered by [`enter_beside`](Self::enter_beside) has ended.
+    pub(super) fn leave_others(&self) {
+        let mut state = self.places.state.lock();
+        let Some(seat) = state.seats.get_mut(self.key).filter(|seat| seat.running > 1) else {
+            drop(state);
+            return self.leave();
+        };
+        seat.running -= 1;
+        let network = seat.network;
+        state.further = state.further.saturating_sub(1);
+        state.forget_one_of(network);
     }
 
     /// A request has ended.
@@ -156,11 +223,9 @@ impl Drop for Place {
         if let Some(turn) = seat.turn {
             state.waiting.remove(&turn);
         }
-        if let Some(count) = state.networks.get_mut(&seat.network) {
-            *count -= 1;
-            if *count == 0 {
-                state.networks.remove(&seat.network);
-            }
+        state.forget_one_of(seat.network);
+        if state.seats.is_empty() {
+            self.places.emptied.notify_waiters();
         }
     }
 }
@@ -243,5 +308,31 @@ mod tests {
         assert!(other.is_some() && places.take(from("::ffff:10.0.0.1")).is_some());
         let _v4 = [places.take(from("10.0.0.1")), places.take(from("::ffff:10.0.0.1"))].map(|place| place.expect("a place"));
         assert!(places.take(from("10.0.0.1")).is_none());
+    }
+
+    #[test]
+    fn requests_beside_each_other_take_as_many_places_as_connections_would() {
+        let places = Places::new(4, 3);
+        let from = |text: &str| places.take(text.parse().unwrap());
+        let crowded = from("10.0.0.1").unwrap();
+        assert!(crowded.enter_beside() && crowded.enter_beside() && crowded.enter_beside());
+        assert!(!crowded.enter_beside() && from("10.0.0.1").is_none(), "its network has its share");
+        let other = from("10.0.0.2").unwrap();
+        other.enter();
+        assert!(from("10.0.0.3").is_none(), "the house is full of requests");
+        crowded.leave_others();
+        let third = from("10.0.0.3").expect("one has ended");
+        drop(third);
+        for _ in 0..2 {
+            assert!(!asked(&crowded));
+            crowded.leave_others();
+        }
+        assert_eq!(places.state.lock().further, 0);
+        assert_eq!(places.state.lock().networks.len(), 2);
+        // Idle: it makes room for the fifth.
+        let _rest = ["10.0.0.4", "10.0.0.5", "10.0.0.6"].map(|address| from(address).expect("a place"));
+        assert!(asked(&crowded));
+        drop(crowded);
+        assert_eq!(places.state.lock().networks.len(), 4);
     }
 }

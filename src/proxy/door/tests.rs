@@ -51,12 +51,16 @@ async fn secured_house(connections: usize, per_address: usize, head_ms: u64, tls
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stops) = watch::channel(false);
+    let closing = Closing {
+        ends: stops.clone(),
+        stops,
+    };
     let bounds = Bounds {
         connections,
         per_address,
         head: Duration::from_millis(head_ms),
     };
-    tokio::spawn(serve(listener, Arc::new(Echo), bounds, tls, stops));
+    tokio::spawn(serve(listener, Arc::new(Echo), bounds, tls, closing));
     House { address, _stop: stop }
 }
 

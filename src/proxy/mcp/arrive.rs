@@ -18,6 +18,7 @@ use super::super::destination::McpPath;
 use super::super::phase::fail_to_proxy;
 use super::super::phase::request_filter::{Verdict, damp, left, patience, refusal, reserve, who};
 use super::super::rescue::Fault;
+use super::super::trace::Step;
 use super::super::{Gateway, placement, replay};
 use super::call::{Answer, Call, holder, tools};
 use super::lease::{CALL_TOKENS, CallLease};
@@ -56,7 +57,9 @@ pub(in crate::proxy) async fn decide(
         let sent = fail_to_proxy::send(session, ctx, head, Bytes::new()).await;
         return sent.map(|()| Verdict::Answered).map_err(|_| Fault::ClientGone);
     }
+    ctx.trace.enter(Step::Auth);
     let principal = who(gateway, &catalog, &head.headers).map_err(|fault| damp(gateway, session, fault))?;
+    ctx.trace.leave(Step::Auth);
     let bill = ctx.bill.insert(Bill::owed(
         &gateway.meter,
         &Origin {
@@ -76,7 +79,7 @@ pub(in crate::proxy) async fn decide(
         row.model = Named::server(server);
     }
     let (mut call, asked, (body, hold)) = what(gateway, session, principal, server, path.rest).await?;
-    let spent = spend(gateway, principal, &mut call);
+    let spent = spend(gateway, principal, &mut call).await;
     if let Some(row) = bill.row()
         && let Some(tool) = asked.as_ref().and_then(Asked::tool)
     {
@@ -84,9 +87,18 @@ pub(in crate::proxy) async fn decide(
     }
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     let granted = match spent {
-        Ok(()) => when(gateway, session, principal, &mut call, asked.as_ref()).await,
+        Ok(()) => {
+            let queues = !call.listens && asked.as_ref().is_some_and(Asked::is_work);
+            if queues {
+                ctx.trace.enter(Step::Queue);
+            }
+            when(gateway, session, principal, &mut call, asked.as_ref()).await
+        }
         Err(fault) => Err(fault),
     };
+    if granted.is_ok() {
+        ctx.trace.leave(Step::Queue);
+    }
     if call.listens && granted.is_ok() {
         // A stream without an end is not waited for when the gateway goes down.
         ctx.uncount();
@@ -225,14 +237,14 @@ fn opened(gateway: &Gateway, session: &Session, principal: &Principal, server: &
 }
 
 /// At what cost: a request of the key's and the tenant's, and no tokens.
-fn spend(gateway: &Gateway, principal: &Principal, call: &mut Call) -> Result<(), Fault> {
+async fn spend(gateway: &Gateway, principal: &Principal, call: &mut Call) -> Result<(), Fault> {
     let ask = limits::Ask {
         input_tokens: 0,
         max_tokens: Some(0),
         learned_output: 0,
         cost_estimate: PicoUsd(0),
     };
-    call.lease.reserve(reserve(gateway, principal, &ask)?);
+    call.lease.reserve(reserve(gateway, principal, &ask).await?);
     Ok(())
 }
 

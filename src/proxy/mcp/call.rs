@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Method};
 
+use super::super::attempts::Present;
 use super::super::coding::Decoder;
 use super::lease::CallLease;
 use super::mask::Mask;
@@ -49,6 +50,17 @@ pub(super) struct Answer {
 }
 
 impl Call {
+    /// The present attempt.
+    pub(in crate::proxy) fn attempt(&self) -> Present<'_> {
+        Present {
+            number: self.answer.attempts,
+            chosen: self.lease.chosen(),
+            began: self.answer.attempt_at,
+            status: self.answer.status,
+            error_event: false,
+        }
+    }
+
     /// The server's rule about tools.
     pub(super) fn tools(&self) -> Tools<'_> {
         tools(&self.server)

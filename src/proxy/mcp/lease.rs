@@ -57,7 +57,7 @@ impl CallLease {
     }
 
     /// The address of the present attempt.
-    pub(super) fn chosen(&self) -> Option<&Chosen> {
+    pub(in crate::proxy) fn chosen(&self) -> Option<&Chosen> {
         self.chosen.as_ref()
     }
 

@@ -81,6 +81,7 @@ pub(in crate::proxy) fn write(session: &Session, head: &mut RequestHeader, ctx: 
     };
     let chosen = call.lease.chosen().ok_or(Fault::Internal)?;
     *head = head_of(session, head, call, chosen, &ctx.shown_id).map_err(|_| Fault::Internal)?;
+    ctx.trace.outward(head).map_err(|_| Fault::Internal)?;
     if let Some(row) = bill.row() {
         row.endpoint = chosen.kept_label();
     }

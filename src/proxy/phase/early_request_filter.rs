@@ -19,12 +19,11 @@ const REQUEST_ID_MAX: usize = 128;
 pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Fault> {
     session.set_write_timeout(Some(gateway.bounds.write_timeout));
     let head = session.req_header();
+    ctx.trace.begin(gateway, head, ctx.born);
     if let Some(theirs) = head.headers.get("x-request-id").filter(fit) {
         ctx.shown_id = theirs.clone();
     }
-    if head.uri.path().starts_with("/v1/messages") {
-        ctx.dialect = Dialect::Anthropic;
-    }
+    ctx.dialect = Dialect::of_path(head.uri.path());
     if head.headers.len() > FIELDS_MAX || head_bytes(head) > HEAD_BYTES_MAX {
         return Err(Fault::HeadTooLarge);
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
 
@@ -93,6 +94,10 @@ async fn end_stream(session: &mut Session, ctx: &RequestCtx, fault: &Fault) {
             let event = fault.event(ctx.dialect, ctx.shown_id());
             let last = [end_of_the_last, &event].concat();
             if session.as_mut().write_response_body(Bytes::from(last), true).await.is_ok() {
+                // Whole as it looks, the connection is closed: at once, before the client takes it for its next request.
+                if let ServerSession::H1(connection) = session.as_mut() {
+                    connection.shutdown().await;
+                }
                 return;
             }
         }

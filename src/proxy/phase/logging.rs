@@ -7,11 +7,12 @@ use std::time::Instant;
 use fail::fail_point;
 use pingora_proxy::Session;
 
+use super::super::attempts;
 use super::super::ctx::{RequestCtx, Work};
 use super::super::lease::Spent;
 use super::super::mcp;
 use super::super::rescue::Fault;
-use super::super::{Gateway, cached, ms, replay};
+use super::super::{Gateway, cached, ms, replay, trace};
 use crate::metering::{self, Charge, Outcome, Row, Timing, Tokens, UsageSource};
 use crate::quota::estimate;
 use crate::telemetry::Line;
@@ -62,7 +63,11 @@ pub(in crate::proxy) fn run(gateway: &Gateway, session: &mut Session, ctx: &mut 
         if let Some(call) = &ctx.mcp {
             mcp::end::complete(row, call, ctx.born);
         }
+        if let Some(last) = attempts::present(ctx.work.as_deref(), ctx.mcp.as_deref()) {
+            row.attempt_log = ctx.attempts.finish(last, ctx.born);
+        }
     }
+    trace::tell(gateway, session, ctx);
     if let Some(work) = &mut ctx.work {
         settle(gateway, work, spent, &ctx.principal, ended_well);
     }

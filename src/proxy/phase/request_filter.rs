@@ -23,6 +23,7 @@ use super::super::mcp;
 use super::super::placement::{self, Placement};
 use super::super::replay::Home;
 use super::super::rescue::Fault;
+use super::super::trace::Step;
 use super::super::{Gateway, refuse, replay, wall_now};
 use super::fail_to_proxy;
 use crate::admission::{Ask, Refusal};
@@ -47,6 +48,7 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
         Ok(Verdict::Forward) => Ok(false),
         Ok(Verdict::Answered) => Ok(true),
         Err(fault) => {
+            ctx.trace.broke_off();
             cached::failed(ctx, &fault);
             if session.response_written().is_some_and(|head| !head.status.is_informational()) {
                 // An answer from the cache broke off; only an error makes Pingora close the connection.
@@ -69,7 +71,9 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
         return reply(session, ctx, "text/plain", Bytes::from_static(b"ok")).await;
     }
     let catalog = gateway.live.load();
+    ctx.trace.enter(Step::Auth);
     let principal = who(gateway, &catalog, &head.headers).map_err(|fault| damp(gateway, session, fault))?;
+    ctx.trace.leave(Step::Auth);
     let route = match destination {
         Destination::Work(route) => route,
         Destination::Models => return reply(session, ctx, "application/json", models(&catalog, &principal)).await,
@@ -100,8 +104,13 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
     }
     let has_cache = work.model.cache.enabled;
     ctx.work = Some(work);
-    if has_cache && cached::had_it_already(gateway, session, ctx, &body).await? {
-        return Ok(Verdict::Answered);
+    if has_cache {
+        ctx.trace.enter(Step::Cache);
+        let had = cached::had_it_already(gateway, session, ctx, &body).await?;
+        ctx.trace.leave(Step::Cache);
+        if had {
+            return Ok(Verdict::Answered);
+        }
     }
     let (Some(principal), Some(work)) = (&ctx.principal, &mut ctx.work) else {
         return Err(Fault::Internal);
@@ -112,10 +121,12 @@ async fn decide(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) 
         body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &Extras::default());
         work.body_len = body.len();
     }
-    let spent = spend(gateway, principal, work);
+    let spent = spend(gateway, principal, work).await;
     ctx.rates = gateway.limits.view(principal, gateway.limits.now());
     spent?;
+    ctx.trace.enter(Step::Queue);
     when(gateway, session, principal, work).await?;
+    ctx.trace.leave(Step::Queue);
     if work.model.engine_priority {
         // The engine's own queue is told of the standing, which is not known before.
         body = llm::rewrite(&body, &work.parsed, &work.model.upstream_model, &prioritised(work, route));
@@ -249,7 +260,7 @@ fn serves(model: &Model, route: Route) -> bool {
 }
 
 /// May it spend: requests, tokens and budget of the key and of its tenant, all or nothing, before it may queue.
-fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
+async fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<(), Fault> {
     let input = estimate::input_tokens(work.parsed.text_bytes);
     let learned = gateway
         .limits
@@ -269,21 +280,23 @@ fn spend(gateway: &Gateway, principal: &Principal, work: &mut Work) -> Result<()
         learned_output: learned,
         cost_estimate: expected.cost(&prices).total(),
     };
-    let reservation = reserve(gateway, principal, &ask)?;
+    let reservation = reserve(gateway, principal, &ask).await?;
     work.lease.reserve(reservation, input, work.parsed.max_tokens, prices);
     Ok(())
 }
 
 /// Takes what is asked of the limits of the key and its tenant.
-pub(in crate::proxy) fn reserve(gateway: &Gateway, principal: &Principal, ask: &limits::Ask) -> Result<Reservation, Fault> {
+pub(in crate::proxy) async fn reserve(gateway: &Gateway, principal: &Principal, ask: &limits::Ask) -> Result<Reservation, Fault> {
     let now = gateway.limits.now();
     let reserved = gateway
         .limits
-        .reserve(principal, ask, now, gateway.limits.calendar(wall_now(), now));
+        .obtain(principal, ask, now, gateway.limits.calendar(wall_now(), now))
+        .await;
     reserved.map_err(|exceeded| match exceeded {
         Exceeded::Rate { retry_after, scope } => Fault::RateLimited { retry_after, scope },
         Exceeded::TooLarge => Fault::ExceedsQuota,
         Exceeded::Budget { reset_after } => Fault::BudgetUsedUp { reset_after },
+        Exceeded::Elsewhere => Fault::ShuttingDown,
         // Deleted between authentication and this step.
         Exceeded::Gone => Fault::InvalidKey,
     })

@@ -56,6 +56,7 @@ pub(in crate::proxy) fn judge(head: &ResponseHeader, ctx: &mut RequestCtx) -> Re
     if head.status.is_informational() {
         return Ok(());
     }
+    ctx.trace.answered(head.status.as_u16());
     if let Some(call) = &mut ctx.mcp {
         return mcp::downward::judge(head, call);
     }

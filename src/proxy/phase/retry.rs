@@ -13,6 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::super::Gateway;
+use super::super::attempts;
 use super::super::clockwork::Late;
 use super::super::ctx::RequestCtx;
 use super::super::mcp;
@@ -21,6 +22,8 @@ use super::fail_to_proxy;
 use crate::upstreams::{ConnectFailure, Outcome};
 
 pub(in crate::proxy) fn fail_to_connect(gateway: &Gateway, ctx: &mut RequestCtx, mut error: Box<Error>) -> Box<Error> {
+    attempts::unconnected(ctx, &error);
+    ctx.trace.attempt_failed(&error);
     if ctx.mcp.is_some() {
         return mcp::upward::fail_to_connect(gateway, ctx, error);
     }
@@ -43,6 +46,10 @@ pub(in crate::proxy) fn error_while_proxy(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
+    attempts::failed(ctx, &error, reused);
+    if ctx.fault.is_none() && *error.esource() == ErrorSource::Upstream {
+        ctx.trace.attempt_failed(&error);
+    }
     if ctx.mcp.is_some() {
         let late = Late::of(&error).is_some();
         return mcp::upward::error_while_proxy(ctx, error, late);

@@ -19,7 +19,11 @@ pub(in crate::proxy) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>, Fault> {
     if let Some(call) = &mut ctx.mcp {
-        return mcp::upward::peer(gateway, session, call).await;
+        let peer = mcp::upward::peer(gateway, session, call).await?;
+        if let Some(chosen) = call.lease.chosen() {
+            ctx.trace.attempt(chosen);
+        }
+        return Ok(peer);
     }
     let work = ctx.work.as_mut().ok_or(Fault::Internal)?;
     let chosen = match gateway.upstreams.choose(&work.model.id, &work.placement.hint(), &work.answer.tried) {
@@ -46,6 +50,7 @@ pub(in crate::proxy) async fn run(gateway: &Gateway, session: &mut Session, ctx:
     work.answer.status = None;
     work.answer.head_at = None;
     work.answer.tried.push(chosen.id());
+    ctx.trace.attempt(&chosen);
     work.lease.place(chosen);
     fail_point!("proxy::upstream_peer");
     Ok(Box::new(peer))

@@ -72,6 +72,7 @@ fn write(session: &Session, head: &mut RequestHeader, ctx: &RequestCtx) -> Resul
             ours.insert_header(AUTHORIZATION, format!("Bearer {secret}"))?;
         }
     }
+    ctx.trace.outward(&mut ours)?;
     *head = ours;
     Ok(())
 }

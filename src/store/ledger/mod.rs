@@ -3,6 +3,7 @@
 //! [`Store::append`](super::Store::append) is one savepoint: rows, roll-ups, cursor. A row whose id is there already is left alone and adds to
 //! no roll-up, so a replay changes nothing. It is found by its time and id: a request's time is noted once, when it arrives.
 
+mod attempt;
 mod handle;
 mod histogram;
 mod lifetime;
@@ -15,6 +16,8 @@ pub(super) mod tests;
 
 use rusqlite::{Connection, params};
 
+pub(super) use attempt::read_attempts;
+pub use attempt::{ATTEMPTS_MAX, Attempt, AttemptOutcome, attempts_json};
 pub use histogram::Histogram;
 pub use remember::{Lifetime, Owner, Past, Use};
 pub use rollup::Sums;
@@ -55,9 +58,11 @@ pub(super) fn append(connection: &Connection, rows: &[Row], cursor: Cursor) -> r
     let mut insert = connection.prepare_cached(
         "INSERT INTO ledger (request_id, ts_ms, tenant_id, key_id, model, client_request_id, session_id, endpoint, route, outcome, status,
              error_code, attempts, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, usage_source, input_pico,
-             output_pico, request_pico, cache, saved_tokens, saved_pico, queue_ms, ttft_ms, total_ms, stream)
+             output_pico, request_pico, cache, saved_tokens, saved_pico, queue_ms, ttft_ms, total_ms, stream,
+             attempt_log)
          VALUES
-         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)
+         (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28,
+          ?29)
          ON CONFLICT (ts_ms, request_id) DO NOTHING",
     )?;
     let mut batch = rollup::Batch::default();
@@ -106,6 +111,7 @@ fn insert_row(insert: &mut rusqlite::CachedStatement<'_>, row: &Row) -> rusqlite
         row.timing.ttft_ms.map(integer),
         integer(row.timing.total_ms),
         row.stream,
+        attempts_json(&row.attempt_log),
     ])?;
     Ok(changed == 1)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 
 use super::rollup::{DAY_MS, Grain, HOUR_MS, MINUTE_MS};
 use super::{lifetime, picos, unsigned};
@@ -23,7 +24,7 @@ pub struct Past {
 }
 
 /// Whose life it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Owner {
     /// A tenant's, with all keys it ever had.
     Tenant(TenantId),

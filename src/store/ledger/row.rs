@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::attempt::Attempt;
 use crate::id::{KeyId, RequestId, TenantId};
 use crate::units::{PicoUsd, UnixMs};
 
@@ -31,6 +32,7 @@ macro_rules! words {
         }
     };
 }
+pub(super) use words;
 
 words! {
     /// How a request ended.
@@ -173,6 +175,9 @@ pub struct Row {
     pub error_code: Option<Cow<'static, str>>,
     /// How many endpoints were tried.
     pub attempts: u32,
+    /// How each attempt ended, the last one last, at most [`ATTEMPTS_MAX`](super::ATTEMPTS_MAX) of them; empty where the only
+    /// one went well, or nobody was left to tell.
+    pub attempt_log: Box<[Attempt]>,
     /// What it used.
     pub tokens: Tokens,
     /// Who counted.

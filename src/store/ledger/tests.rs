@@ -33,6 +33,7 @@ pub(in crate::store) fn row(at: i64, tenant: TenantId, key: KeyId, model: &str) 
         status: 200,
         error_code: None,
         attempts: 1,
+        attempt_log: Box::default(),
         tokens: Tokens {
             input: 10,
             cached_input: 2,
@@ -230,5 +231,51 @@ proptest! {
         prop_assert!(past.recent.is_sorted_by_key(|entry| entry.at));
         prop_assert!(past.recent.iter().all(|entry| entry.at.0 >= now - 3 * MINUTE_MS && entry.at.0 < now + MINUTE_MS));
         prop_assert!(past.periods.iter().all(|entry| entry.at.0 < now - 2 * MINUTE_MS || entry.at.0 > now));
+    }
+}
+
+#[test]
+fn rows_from_before_logs_of_attempts_have_none_and_a_log_that_cannot_be_read_hides_no_row() {
+    let connection = Connection::open_in_memory().unwrap();
+    let (before, after) = super::super::schema::MIGRATIONS.split_at(3);
+    for migration in before {
+        connection.execute_batch(migration).unwrap();
+    }
+    let old = RequestId::mint();
+    let insert = "INSERT INTO ledger VALUES (?1, 5, ?2, ?3, 'llama', NULL, NULL, 'gpu:1', '/v1/chat/completions', 'ok', 200, NULL, 2,
+                  1, 0, 1, 0, 'reported', 1, 1, 1, 'off', 0, 0, 1, 1, 1, 0)";
+    let (tenant, key) = (TenantId::mint(), KeyId::mint());
+    connection
+        .execute(insert, (old.as_bytes(), tenant.as_bytes(), key.as_bytes()))
+        .unwrap();
+    for migration in after {
+        connection.execute_batch(migration).unwrap();
+    }
+    let mut new = row(6, tenant, key, "llama");
+    new.attempt_log = Box::new([Attempt {
+        endpoint: "gpu:1".into(),
+        outcome: AttemptOutcome::DeadConnection,
+        status: None,
+        start_ms: 3,
+        duration_ms: 9,
+    }]);
+    append(&connection, std::slice::from_ref(&new), Cursor::default()).unwrap();
+    let log = |id: RequestId| -> Option<String> {
+        let question = "SELECT attempt_log FROM ledger WHERE request_id = ?1";
+        connection.query_row(question, [id.as_bytes()], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(log(old), None);
+    let json = log(new.request_id).unwrap();
+    assert_eq!(
+        json,
+        r#"[{"endpoint":"gpu:1","outcome":"dead_connection","start_ms":3,"duration_ms":9}]"#
+    );
+    assert_eq!(read_attempts(&json), new.attempt_log);
+    for odd in [
+        "{}",
+        "[1]",
+        r#"[{"endpoint":"a","outcome":"of a later version","start_ms":1,"duration_ms":1}]"#,
+    ] {
+        assert!(read_attempts(odd).is_empty(), "{odd}");
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
 use super::super::ledger::rollup::{DAY_MS, Grain, MINUTE_MS};
-use super::super::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource, picos, unsigned};
+use super::super::ledger::{CacheStatus, Charge, Outcome, Row, Saved, Timing, Tokens, UsageSource, picos, read_attempts, unsigned};
 use super::Filter;
 use crate::id::{KeyId, RequestId, TenantId};
 use crate::units::UnixMs;
@@ -177,6 +177,7 @@ fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         status: row.get(10)?,
         error_code: row.get::<_, Option<String>>(11)?.map(Cow::Owned),
         attempts: row.get(12)?,
+        attempt_log: row.get_ref(28)?.as_str_or_null()?.map(read_attempts).unwrap_or_default(),
         tokens: Tokens {
             input: count(13)?,
             cached_input: count(14)?,

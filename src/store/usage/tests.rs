@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use super::super::ledger::{CacheStatus, Cursor, Outcome, Row, Saved, Sums};
+use super::super::ledger::{ATTEMPTS_MAX, Attempt, AttemptOutcome, CacheStatus, Cursor, Outcome, Row, Saved, Sums};
 use super::answers::{models, series, total, usage};
 use super::log::requests;
 use super::*;
@@ -51,6 +51,17 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
             row.charge.output = PicoUsd(u128::from(tokens) * 7);
             row.saved = Saved { tokens, cost: PicoUsd(3) };
             row.timing.ttft_ms = Some(tokens);
+            row.attempt_log = AttemptOutcome::ALL[..cache * 3]
+                .iter()
+                .map(|outcome| Attempt {
+                    endpoint: "gpu \"1\":8000".into(),
+                    outcome: *outcome,
+                    status: (key > 1).then_some(503),
+                    start_ms: u32::MAX,
+                    duration_ms: 0,
+                })
+                .take(ATTEMPTS_MAX)
+                .collect();
             row
         });
     prop::collection::vec(one, 1..80)
@@ -187,7 +198,7 @@ fn migrated(rows: &[Row]) -> (Connection, tempfile::TempDir) {
          INSERT INTO old.rollups SELECT * FROM main.rollups WHERE level_ms <> 300000;",
     )
     .unwrap();
-    old.pragma_update(None, "user_version", before).unwrap();
+    old.pragma_update(None, "user_version", i64::try_from(before).unwrap()).unwrap();
     schema::migrate(&mut old, schema::MIGRATIONS, &schema::Seed { max_in_flight: 1, now: 0 }).unwrap();
     (old, dir)
 }

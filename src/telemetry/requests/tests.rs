@@ -88,7 +88,7 @@ impl House {
     }
 
     fn count(&self, tenant: TenantId) {
-        self.requests.count(&request(tenant));
+        self.requests.count(&request(tenant), std::iter::empty());
     }
 
     fn text(&self) -> String {
@@ -108,7 +108,6 @@ fn request(tenant: TenantId) -> Request<'static> {
     Request {
         tenant,
         model: "llama",
-        endpoint: "gpu:8000",
         outcome: "ok",
         error_code: None,
         attempts: 2,
@@ -125,8 +124,10 @@ fn request(tenant: TenantId) -> Request<'static> {
 fn a_row_counts_in_each_of_its_series() {
     let mut house = House::new(TenantLabel::Name, 10);
     let acme = house.put(tenant("acme", DEFAULT_GROUP));
-    house.count(acme);
-    house.requests.count(&Request {
+    house
+        .requests
+        .count(&request(acme), [("gone:8000", "connect_refused"), ("gpu:8000", "ok")].into_iter());
+    let rejected = Request {
         outcome: "rejected",
         error_code: Some("queue_timeout"),
         attempts: 0,
@@ -134,15 +135,16 @@ fn a_row_counts_in_each_of_its_series() {
         cost: PicoUsd(0),
         ttft_ms: None,
         ..request(acme)
-    });
+    };
+    house.requests.count(&rejected, std::iter::empty());
     for line in [
         "obleth_requests_total{tenant=\"acme\",model=\"llama\",outcome=\"ok\"} 1.0",
         "obleth_requests_total{tenant=\"acme\",model=\"llama\",outcome=\"rejected\"} 1.0",
         "obleth_tokens_total{tenant=\"acme\",model=\"llama\",type=\"cached_input\"} 4.0",
         "obleth_cost_usd_total{tenant=\"acme\",model=\"llama\"} 0.0025",
         "obleth_rejections_total{tenant=\"acme\",reason=\"queue_timeout\"} 1.0",
-        "obleth_upstream_attempts_total{endpoint=\"gpu:8000\",result=\"ok\"} 1.0",
-        "obleth_upstream_attempts_total{endpoint=\"\",result=\"retried\"} 1.0",
+        "obleth_upstream_attempts_total{model=\"llama\",endpoint=\"gpu:8000\",result=\"ok\"} 1.0",
+        "obleth_upstream_retries_total{model=\"llama\"} 1.0",
         "obleth_time_to_first_token_seconds_bucket{le=\"0.5\",model=\"llama\"} 1",
         "obleth_time_per_output_token_seconds_sum{model=\"llama\"} 0.1",
         "obleth_queue_wait_seconds_count{model=\"llama\",outcome=\"admitted\"} 1",
@@ -152,6 +154,34 @@ fn a_row_counts_in_each_of_its_series() {
         house.shows(line);
     }
     assert!(!house.text().contains("type=\"reasoning\""), "what is zero has no series");
+    assert!(!house.text().contains("gone:8000"), "an endpoint that is not there has no series");
+}
+
+#[test]
+fn attempts_are_counted_by_endpoint_and_outcome_up_to_a_bound() {
+    let mut house = House::new(TenantLabel::Name, 10);
+    let acme = house.put(tenant("acme", DEFAULT_GROUP));
+    for number in 0..ENDPOINTS_MAX + 5 {
+        let endpoint = format!("gpu-{number}:1");
+        house
+            .requests
+            .count(&request(acme), [(&*endpoint, "connect_timeout"), ("gpu-0:1", "ok")].into_iter());
+    }
+    // Those that are known go on being counted by themselves.
+    house.requests.count(&request(acme), [("gpu-3:1", "connect_timeout")].into_iter());
+    let mut page = Page::default();
+    let all = (0..ENDPOINTS_MAX + 5).map(|number| format!("gpu-{number}:1")).collect();
+    house.requests.show(&mut page, &all);
+    let text = page.into_text();
+    let of = |endpoint: &str, result: &str| {
+        let series = format!("obleth_upstream_attempts_total{{model=\"llama\",endpoint=\"{endpoint}\",result=\"{result}\"}} ");
+        let line = text.lines().find(|line| line.starts_with(&series));
+        line.map(|line| line[series.len()..].to_owned())
+    };
+    assert_eq!(of("gpu-3:1", "connect_timeout").as_deref(), Some("2.0"));
+    assert_eq!(of("gpu-0:1", "ok").as_deref(), Some(&*format!("{}.0", ENDPOINTS_MAX + 5)));
+    assert_eq!(of("_other", "connect_timeout").as_deref(), Some("5.0"));
+    assert_eq!(of(&format!("gpu-{}:1", ENDPOINTS_MAX + 1), "connect_timeout"), None);
 }
 
 #[test]
@@ -220,11 +250,11 @@ fn names_that_are_not_registered_make_no_series() {
     let mut house = House::new(TenantLabel::Name, 10);
     let acme = house.put(tenant("acme", DEFAULT_GROUP));
     for number in 0..100 {
-        house.requests.count(&Request {
+        let guess = Request {
             model: &format!("guess-{number}"),
-            endpoint: &format!("gone-{number}:1"),
             ..request(acme)
-        });
+        };
+        house.requests.count(&guess, [(&*format!("gone-{number}:1"), "ok")].into_iter());
     }
     house.shows("obleth_requests_total{tenant=\"acme\",model=\"_other\",outcome=\"ok\"} 100.0");
     let text = house.text();
@@ -254,13 +284,15 @@ fn a_servers_tools_have_series_as_models_have_and_lose_them_with_it() {
     house.catalog.put_mcp_server(server).unwrap();
     house.apply();
     for model in ["mcp:files", "mcp:files/read", "mcp:other/read"] {
-        house.requests.count(&Request { model, ..request(acme) });
+        let to = Request { model, ..request(acme) };
+        house.requests.count(&to, [("gpu:8000", "ok")].into_iter());
     }
     for model in ["mcp:files", "mcp:files/read", "_other"] {
         house.shows(&format!(
             "obleth_requests_total{{tenant=\"acme\",model=\"{model}\",outcome=\"ok\"}} 1.0"
         ));
     }
+    house.shows("obleth_upstream_attempts_total{model=\"mcp:files\",endpoint=\"gpu:8000\",result=\"ok\"} 2.0");
     house.catalog.remove_mcp_server(&id);
     house.apply();
     assert!(!house.text().contains("mcp:files"));

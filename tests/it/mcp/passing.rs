@@ -211,7 +211,11 @@ async fn a_stream_lives_while_it_moves_and_ends_in_order_when_it_is_silent_too_l
     assert!(began.elapsed() > Duration::from_millis(1500), "longer than the silence allowed");
     assert!(body.next().await.is_none(), "an end, and no error");
     house.server.until_gone(1).await;
-    assert_eq!(house.rows(1).await[0]["outcome"], "timeout");
+    let row = &house.rows(1).await[0];
+    assert_eq!(
+        (&row["outcome"], &row["attempt_log"][0]["outcome"]),
+        (&json!("timeout"), &json!("idle_timeout"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +225,14 @@ async fn a_stream_that_the_server_breaks_off_is_broken_off_and_nothing_is_put_in
     let mut body = response.bytes_stream();
     assert_eq!(body.next().await.unwrap().unwrap(), "data: {}\n\n");
     assert!(body.next().await.unwrap().is_err(), "no end that could be taken for one");
-    assert_eq!(house.rows(1).await[0]["outcome"], "interrupted");
+    let row = &house.rows(1).await[0];
+    assert_eq!(row["outcome"], "interrupted");
+    let attempt = &row["attempt_log"][0];
+    assert_eq!(
+        (&attempt["outcome"], &attempt["status"]),
+        (&json!("interrupted"), &json!(200)),
+        "{row}"
+    );
     assert_eq!(house.server.seen().len(), 1, "not called a second time");
 }
 

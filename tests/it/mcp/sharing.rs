@@ -1,5 +1,6 @@
 //! Slots, streams, limits and the ledger.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -7,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{House, Step, call, chunk, json_answer, last_chunk, list, plain, register, stream_head};
-use crate::support::eventually;
+use crate::support::{Fault, FaultProxy, eventually};
 
 /// Waits in a call of `slow`, and does all else at once.
 fn slow(seen: &super::Seen) -> Vec<Step> {
@@ -223,4 +224,54 @@ async fn a_server_that_is_not_there_is_a_clear_error() {
             "{body}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_reached_nobody_says_so_and_one_that_went_well_says_nothing() {
+    let house = House::new(json!({})).await;
+    let proxy = FaultProxy::start(house.server.addr).await;
+    let server = json!({ "name": "relayed", "upstream_url": format!("{}/mcp", proxy.url()) });
+    house.gateway.create("mcp-servers", server).await;
+    let url = format!("http://{}/mcp/relayed", house.gateway.data);
+    let sent = AtomicUsize::new(0);
+    // Each with an id of its own, by which its row is found.
+    let ask = || async {
+        let id = format!("n{}", sent.fetch_add(1, Ordering::Relaxed));
+        let request = house.client.post(&url).bearer_auth(&house.key).header("x-request-id", &id);
+        let request = request.header("accept", "application/json, text/event-stream").json(&call("read"));
+        let status = request.send().await.unwrap().status().as_u16();
+        let rows = house.rows(sent.load(Ordering::Relaxed)).await;
+        let row = rows.into_iter().find(|row| row["client_request_id"] == id.as_str()).unwrap();
+        (status, row)
+    };
+    let mut row = Value::Null;
+    for _ in 0..10 {
+        eventually("served", Duration::from_secs(30), || async {
+            let (status, row) = ask().await;
+            if status == 200 {
+                assert_eq!((&row["attempts"], &row["attempt_log"]), (&json!(1), &Value::Null), "{row}");
+            }
+            status == 200
+        })
+        .await;
+        proxy.set(Fault::Refuse);
+        eventually("nobody listens", Duration::from_secs(30), || async {
+            tokio::net::TcpStream::connect(proxy.addr).await.is_err()
+        })
+        .await;
+        row = ask().await.1;
+        // Known to be there until somebody meets it; should the checks have been faster, once more.
+        if row["attempt_log"][0]["outcome"] == "connect_refused" {
+            break;
+        }
+        proxy.set(Fault::None);
+    }
+    assert_eq!(row["attempt_log"][0]["outcome"], "connect_refused", "{row}");
+    assert_eq!(
+        (&row["attempts"], &row["error_code"]),
+        (&json!(1), &json!("upstream_unreachable")),
+        "{row}"
+    );
+    assert_eq!(row["attempt_log"].as_array().unwrap().len(), 1, "{row}");
+    assert_eq!(row["attempt_log"][0]["endpoint"], json!(proxy.addr.to_string()));
 }

@@ -1,7 +1,7 @@
 //! The gateway as a child process with a store of its own, and an operator's hands on it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::process::Process;
 
 const STORE: &str = "obleth.db";
 const LOG: &str = "log";
-const TOKEN: &str = "a-token-of-the-integration-tests";
+pub(crate) const TOKEN: &str = "a-token-of-the-integration-tests";
 
 /// The settings half of a file.
 fn bootstrap(scratch: &TempDir, threads: u32) -> String {
@@ -63,19 +63,40 @@ impl Gateway {
 
     /// Starts one with further flags whose log goes to a file.
     pub(crate) fn start_logged(flags: &[&str]) -> Self {
+        Self::start_logged_with(flags, &[])
+    }
+
+    /// The same, with further environment.
+    pub(crate) fn start_logged_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let scratch = TempDir::new().unwrap();
         let flags: Vec<String> = flags.iter().copied().map(str::to_owned).collect();
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let log = std::fs::File::create(scratch.path().join(LOG)).unwrap();
-        let process = serve(&scratch, &flags, &[], log.into());
-        Self::running(process, scratch, flags, Vec::new())
+        let process = serve(&scratch, &flags, &env, log.into());
+        Self::running(process, scratch, flags, env)
+    }
+
+    /// Starts one by the name of a program, with further environment, whose log goes to a file.
+    pub(crate) fn start_program(program: &Path, env: &[(&str, &str)]) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let log = std::fs::File::create(scratch.path().join(LOG)).unwrap();
+        let mut command = Command::new(program);
+        let process = Process::start(serving(&mut command, &scratch, &[], &env).stderr(log));
+        Self::running(process, scratch, Vec::new(), env)
     }
 
     /// The lines of its log so far.
     pub(crate) fn log(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.scratch.path().join(LOG)).unwrap();
+        let text = self.log_text();
         // The last line may be half written.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Its log so far, with what dying processes say in their own words.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join(LOG)).unwrap()
     }
 
     /// What `/metrics` says.

@@ -2,6 +2,7 @@
 
 mod fault_proxy;
 mod gateway;
+mod http2;
 pub(crate) mod mcp_server;
 mod process;
 mod upstream;
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use fault_proxy::{Fault, FaultProxy};
 pub(crate) use gateway::Gateway;
+#[cfg(feature = "tls")]
+pub(crate) use gateway::TOKEN;
+pub(crate) use http2::{Http2, text};
 pub(crate) use upstream::Upstream;
 
 /// Waits until `ready` says so.

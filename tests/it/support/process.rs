@@ -31,11 +31,11 @@ impl Process {
         process
     }
 
-    /// The address behind `name=http://…` (or behind the last `http://`) of the greeting.
+    /// The address behind `name=http://…` (or behind the last `http://`) of the greeting; `https` is as good.
     pub(super) fn address(&self, name: &str) -> std::net::SocketAddr {
+        let greeting = self.greeting.replace("https://", "http://");
         let marker = format!("{name}http://");
-        let rest = self
-            .greeting
+        let rest = greeting
             .rsplit_once(&marker)
             .unwrap_or_else(|| panic!("no {marker} in {:?}", self.greeting))
             .1;
